@@ -1,0 +1,1 @@
+//! Load generators and comparisons. For now only the criterion benches under `benches/`.

@@ -1,0 +1,15 @@
+//! What the program must know of the interfaces it is attached to.
+
+/// One interface, in an array indexed by ifindex. All zero: not attached.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// The interface's own MAC address; frames for any other are not forwarded (DP-053).
+    pub mac: [u8; 6],
+    /// 1 where the program is attached.
+    pub attached: u16,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), 6 + 2 bytes, no padding, every bit pattern valid.
+unsafe impl aya::Pod for Interface {}

@@ -1,0 +1,87 @@
+//! What became of a packet that was ours and was not forwarded: a count for each reason.
+//!
+//! Forwarded packets are counted by flow ([`crate::counter`]); packets of others are not counted at all.
+
+/// Declares [`Outcome`] with its names and help texts in one place.
+macro_rules! outcomes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $verdict:ident;)*) => {
+        /// Why the program punted or dropped a packet. The number is the index into `OUTCOMES`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Outcome { $($(#[$doc])* $variant,)* }
+
+        impl Outcome {
+            /// Every outcome, in order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The reason as `status` and the metrics name it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Whether the packet went up to userspace or ended here.
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict,)* }
+            }
+        }
+    };
+}
+
+/// What happened to a packet that was ours and was not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Handed, untouched, to the kernel stack and so to the slow path.
+    Punt,
+    /// Dropped in the program.
+    Drop,
+}
+
+outcomes! {
+    /// STUN or DTLS at a listener: the control plane's business.
+    Control = "control", Punt;
+    /// ChannelData on a channel, or data from a peer, that no flow covers.
+    NoFlow = "no_flow", Punt;
+    /// An IPv4 header with options.
+    IpOptions = "ip_options", Punt;
+    /// An IPv4 fragment. Counted for every UDP fragment, since only the first one has ports.
+    Fragment = "fragment", Punt;
+    /// The IPv4 header checksum is wrong; the kernel drops such a packet.
+    IpChecksum = "ip_checksum", Punt;
+    /// The frame is for another MAC address.
+    ForeignMac = "foreign_mac", Punt;
+    /// TTL 0 or 1.
+    Ttl = "ttl", Punt;
+    /// The UDP checksum is unfinished (transmit offload on the sending side of a virtual link).
+    PartialChecksum = "partial_checksum", Punt;
+    /// More than 3 bytes behind the ChannelData: more than padding.
+    Trailer = "trailer", Punt;
+    /// The outgoing packet would exceed the next hop's MTU.
+    Mtu = "mtu", Punt;
+    /// The next hop is not resolved.
+    NextHop = "next_hop", Punt;
+    /// The egress interface is not one that the program is attached to.
+    TxPort = "tx_port", Punt;
+    /// The flow or next hop was being changed while it was read.
+    Torn = "torn", Punt;
+    /// The driver left no room to grow the frame.
+    Headroom = "headroom", Punt;
+    /// The frame is too fragmented in memory for its headers to be read.
+    NonLinear = "non_linear", Punt;
+    /// The other allocation of a hairpin has no live flow for this sender.
+    HairpinMiss = "hairpin_miss", Punt;
+    /// The flow had expired.
+    Expired = "expired", Drop;
+    /// ChannelData whose length field says more than the datagram holds.
+    ChannelDataLength = "channel_data_length", Drop;
+    /// A UDP length below 8 or beyond the IP packet.
+    UdpLength = "udp_length", Drop;
+    /// The first byte of a datagram to a listener is none of STUN, DTLS and ChannelData.
+    NotTurn = "not_turn", Drop;
+    /// The daemon's socket is gone: dropped, so that nobody is answered "port unreachable".
+    DaemonGone = "daemon_gone", Drop;
+    /// Rewriting failed after the first change to the packet. Never expected.
+    Rewrite = "rewrite", Drop;
+}
+
+/// Elements of the `OUTCOMES` map.
+pub const COUNT: u32 = Outcome::ALL.len() as u32;

@@ -1,0 +1,3 @@
+//! Builds the kernel program with aya-build.
+
+fn main() {}

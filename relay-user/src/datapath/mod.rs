@@ -1,0 +1,85 @@
+//! What forwards established flows. A datapath knows flows, not TURN.
+//!
+//! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
+//! datapath may fail or stop at any moment and media goes on, slower.
+
+use std::net::SocketAddr;
+
+use relay_common::clock::BootNanos;
+
+use crate::turn::{AllocationId, Flow, FlowId, RelayedAddr};
+
+/// Packets and bytes of application data (without any header).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Traffic by direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Relayed {
+    /// From clients to peers outside this server.
+    pub to_peer: Traffic,
+    /// From peers outside this server to clients.
+    pub to_client: Traffic,
+    /// From one allocation of this server to another, counted once.
+    pub hairpin: Traffic,
+}
+
+/// Everything a datapath forwarded, punted and dropped since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Forwarded.
+    pub forwarded: Relayed,
+    /// Packets handed to the slow path, by reason.
+    pub punts: Vec<(&'static str, u64)>,
+    /// Packets dropped, by reason.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+/// Why a flow was not installed. The slow path carries it meanwhile.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The flow table or the counters are at the configured capacity.
+    #[error("the flow table is full ({capacity} flows): raise datapath.max_flows")]
+    Full {
+        /// Configured number of flows.
+        capacity: u32,
+    },
+    /// The kernel refused.
+    #[error("the kernel refused the flow: {0}")]
+    Kernel(#[from] std::io::Error),
+}
+
+/// Forwards established flows until they expire, and counts what it forwards.
+pub trait Datapath {
+    /// Starts to recognise datagrams to a listener as ours.
+    fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError>;
+    /// Starts to recognise datagrams to a relayed address as ours.
+    fn add_relayed(&mut self, relayed: RelayedAddr) -> Result<(), InstallError>;
+    /// Ends what [`add_relayed`](Self::add_relayed) began.
+    fn remove_relayed(&mut self, relayed: RelayedAddr);
+    /// Installs a flow, or replaces the one of the same id.
+    fn install_flow(&mut self, flow: &Flow) -> Result<(), InstallError>;
+    /// Removes a flow. Unknown ones are ignored.
+    fn remove_flow(&mut self, flow: &FlowId);
+    /// Reads counters, retires removed flows, keeps the kernel's clock offset fresh. To be called at least
+    /// once a second.
+    fn tick(&mut self, now: BootNanos);
+    /// Totals up to now.
+    fn counts(&mut self) -> Counts;
+    /// What was forwarded for one allocation: to its peers, to its client (hairpins included in both).
+    fn allocation_traffic(&mut self, allocation: AllocationId) -> (Traffic, Traffic);
+    /// Forgets an allocation's account once its last flow is read. Its share of the totals remains.
+    fn forget_allocation(&mut self, allocation: AllocationId);
+}

@@ -1,0 +1,3 @@
+//! `turnpike`: the daemon and its commands.
+
+fn main() {}

@@ -1,0 +1,87 @@
+//! Addresses and numbers that must not be mixed up, each a type of its own.
+
+use std::{fmt, net::SocketAddr};
+
+use relay_common::channel_data::{CHANNEL_MAX, CHANNEL_MIN};
+
+/// How a client reaches the server (RFC 8656 section 2). Each transport makes a 5-tuple of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Plain UDP.
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp => f.write_str("udp"),
+        }
+    }
+}
+
+/// The client's transport address as the server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientAddr(pub SocketAddr);
+
+/// The server's transport address that the client sends to: one of the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerAddr(pub SocketAddr);
+
+/// A relayed transport address: what peers see of an allocation, on the host itself (before any mapping to
+/// an external address).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayedAddr(pub SocketAddr);
+
+/// A peer's transport address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerAddr(pub SocketAddr);
+
+macro_rules! display_address {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+display_address!(ClientAddr, ServerAddr, RelayedAddr, PeerAddr);
+
+/// Client address and port, server address and port, and transport (RFC 8656 section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FiveTuple {
+    /// The client's side.
+    pub client: ClientAddr,
+    /// The listener's side.
+    pub server: ServerAddr,
+    /// How the two talk.
+    pub transport: Transport,
+}
+
+impl fmt::Display for FiveTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}->{}", self.transport, self.client, self.server)
+    }
+}
+
+/// A channel number that a client may bind: 0x4000 to 0x4FFF (RFC 8656 section 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelNumber(u16);
+
+impl ChannelNumber {
+    /// The number, if it may be bound.
+    pub const fn new(number: u16) -> Option<Self> {
+        if number >= CHANNEL_MIN && number <= CHANNEL_MAX { Some(Self(number)) } else { None }
+    }
+
+    /// The number in host byte order.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for ChannelNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:04x}", self.0)
+    }
+}

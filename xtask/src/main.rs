@@ -1,0 +1,3 @@
+//! `cargo xtask`: Turnpike's developer commands.
+
+fn main() {}
