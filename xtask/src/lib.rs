@@ -1,0 +1,9 @@
+//! Turnpike's developer commands, and the lab that they and the lab tests run in. Orchestrates; contains no
+//! relay logic, and does not depend on the daemon: it must build before the BPF toolchain is there.
+
+pub mod lab;
+pub mod privilege;
+pub mod process;
+pub mod turn_client;
+pub mod wait;
+pub mod workspace;
