@@ -1,6 +1,8 @@
 //! Turnpike's developer commands, and the lab that they and the lab tests run in. Orchestrates; contains no
 //! relay logic, and does not depend on the daemon: it must build before the BPF toolchain is there.
 
+pub mod bootstrap;
+pub mod browser;
 pub mod lab;
 pub mod privilege;
 pub mod process;
