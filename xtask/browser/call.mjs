@@ -59,13 +59,17 @@ function prepare() {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 480 } });
     stream.getTracks().forEach((track) => pc.addTrack(track, stream));
   };
+  // Resolves to the description once it holds a candidate that will do: not all that gathering may still find.
   window.gathered = async (description) => {
+    const wanted = pc.getConfiguration().iceTransportPolicy === "relay" ? "relay" : "host";
+    const found = new Promise((resolve, reject) => {
+      pc.onicecandidate = ({ candidate }) => {
+        if (candidate?.type === wanted) resolve();
+        if (candidate === null) reject(new Error(`no ${wanted} candidate`));
+      };
+    });
     await pc.setLocalDescription(description);
-    if (pc.iceGatheringState !== "complete") {
-      await new Promise((resolve) => {
-        pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve();
-      });
-    }
+    await found;
     return pc.localDescription.sdp;
   };
 }

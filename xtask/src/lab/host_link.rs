@@ -11,6 +11,8 @@ use crate::process;
 
 /// The lab's end of the link.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
+/// The link itself: the host's address and the gateway's.
+const HOST_NETWORK: &str = "198.18.3.0/30";
 /// All of the lab's addresses.
 const RANGE: &str = "198.18.0.0/15";
 
@@ -36,7 +38,7 @@ pub(super) fn create(lab: &Lab) -> anyhow::Result<()> {
     for address in [LISTENER, RELAY_ADDRESS] {
         host(&format!("route add {address}/32 via {GATEWAY} dev {nic}"))?;
     }
-    lab.relay.ip(&format!("route add {HOST}/32 via {} dev {RELAY_CLIENT_NIC}", CLIENTS[0]))?;
+    lab.relay.ip(&format!("route add {HOST_NETWORK} via {} dev {RELAY_CLIENT_NIC}", CLIENTS[0]))?;
     Ok(())
 }
 
