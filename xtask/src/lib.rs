@@ -3,9 +3,17 @@
 
 pub mod bootstrap;
 pub mod browser;
+pub mod build;
+pub mod ci;
+pub mod demo_call;
+pub mod host_report;
+pub mod interrupt;
 pub mod lab;
+pub mod lab_command;
 pub mod privilege;
 pub mod process;
+pub mod run;
+pub mod test;
 pub mod turn_client;
 pub mod wait;
 pub mod workspace;

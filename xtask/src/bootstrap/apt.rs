@@ -59,7 +59,9 @@ impl PrivateArchive {
     /// Downloads and unpacks a package, and returns where.
     pub(super) fn unpack(&self, package: &str, version: &str) -> anyhow::Result<PathBuf> {
         process::output(
-            self.apt("apt-get").args(["download", &format!("{package}={version}")]).current_dir(&self.directory),
+            self.apt("apt-get")
+                .args(["download", &format!("{package}={version}")])
+                .current_dir(&self.directory),
         )?;
         let debs = std::fs::read_dir(&self.directory)?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -98,7 +100,9 @@ fn system_mirror() -> anyhow::Result<String> {
         value.map(|value| value.trim_matches('"').to_owned())
     };
     if field("ID").as_deref() != Some("debian") {
-        bail!("rust-src is missing: run `rustup component add rust-src` (only on Debian can a package stand in)");
+        bail!(
+            "rust-src is missing: run `rustup component add rust-src` (only on Debian can a package stand in)"
+        );
     }
     let release = field("VERSION_CODENAME").unwrap_or_default();
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];

@@ -26,7 +26,9 @@ pub(super) fn ensure() -> anyhow::Result<()> {
         "bpf-linker was installed but is not in PATH: add cargo's bin directory (~/.cargo/bin) to it",
     )?;
     if found != VERSION {
-        bail!("another bpf-linker, {found}, comes first in PATH: remove it, or put cargo's bin directory first");
+        bail!(
+            "another bpf-linker, {found}, comes first in PATH: remove it, or put cargo's bin directory first"
+        );
     }
     Ok(())
 }

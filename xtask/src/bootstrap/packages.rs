@@ -19,7 +19,12 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     Package { name: "iproute2", programs: &["ip"], need: Need::Lab, why: "the lab's namespaces and links" },
-    Package { name: "ethtool", programs: &["ethtool"], need: Need::Lab, why: "the lab's offloads, NIC report" },
+    Package {
+        name: "ethtool",
+        programs: &["ethtool"],
+        need: Need::Lab,
+        why: "the lab's offloads, NIC report",
+    },
     Package {
         name: "coturn",
         programs: &["turnutils_uclient"],
@@ -28,7 +33,12 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "tcpdump", programs: &["tcpdump"], need: Need::Test, why: "captures" },
     Package { name: "tshark", programs: &["tshark"], need: Need::Test, why: "dissects the captures" },
-    Package { name: "chromium", programs: crate::browser::PROGRAMS, need: Need::Test, why: "the browser call" },
+    Package {
+        name: "chromium",
+        programs: crate::browser::PROGRAMS,
+        need: Need::Test,
+        why: "the browser call",
+    },
     Package { name: "nodejs", programs: &["node"], need: Need::Test, why: "drives the browsers" },
     Package { name: "npm", programs: &["npm"], need: Need::Test, why: "installs playwright-core" },
 ];
@@ -69,7 +79,14 @@ fn install(privilege: Privilege, names: &[&str]) -> anyhow::Result<()> {
     // `env`, since sudo may not pass variables on.
     let mut command = privilege.command("env").context("root is needed")?;
     command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "install", "--yes", "--no-install-recommends"])
+        .args([
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "-q",
+            "install",
+            "--yes",
+            "--no-install-recommends",
+        ])
         .args(names);
     process::run(&mut command)
 }

@@ -61,7 +61,6 @@ impl Janitor {
             .context("could not start the lab's janitor")?;
         Ok(Self { child })
     }
-
 }
 
 impl Drop for Janitor {

@@ -130,7 +130,8 @@ impl<'a> Message<'a> {
             && bytes.len() == HEADER_LEN + length;
         let message = Self { bytes };
         // The attributes have to fill the message exactly.
-        let filled = message.attributes().map(|(_, value)| 4 + value.len().next_multiple_of(4)).sum::<usize>();
+        let filled =
+            message.attributes().map(|(_, value)| 4 + value.len().next_multiple_of(4)).sum::<usize>();
         (sound && filled == length).then_some(message)
     }
 
