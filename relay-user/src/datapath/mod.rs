@@ -4,6 +4,7 @@
 //! datapath may fail or stop at any moment and media goes on, slower.
 
 mod open;
+pub mod program;
 mod userspace;
 
 use std::net::SocketAddr;
