@@ -3,7 +3,17 @@
 //! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
 //! datapath may fail or stop at any moment and media goes on, slower.
 
+mod open;
+pub mod program;
+mod userspace;
+
 use std::net::SocketAddr;
+
+pub use open::{
+    AttachedInterface, DEFAULT_MAX_FLOWS, DatapathMode, OpenError, Opened, ParseDatapathModeError,
+    XdpOptions, detach, open,
+};
+pub use userspace::Userspace;
 
 use relay_common::clock::BootNanos;
 
@@ -62,7 +72,7 @@ pub enum InstallError {
 }
 
 /// Forwards established flows until they expire, and counts what it forwards.
-pub trait Datapath {
+pub trait Datapath: Send {
     /// Starts to recognise datagrams to a listener as ours.
     fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError>;
     /// Starts to recognise datagrams to a relayed address as ours.
@@ -82,4 +92,7 @@ pub trait Datapath {
     fn allocation_traffic(&mut self, allocation: AllocationId) -> (Traffic, Traffic);
     /// Forgets an allocation's account once its last flow is read. Its share of the totals remains.
     fn forget_allocation(&mut self, allocation: AllocationId);
+    /// Ends forwarding and leaves nothing behind in the kernel: programs detached, pins and neighbour
+    /// entries released. Counts stay readable. Also done on drop; a second call does nothing.
+    fn close(&mut self);
 }
