@@ -1,5 +1,8 @@
 //! What an operator sets and sees: configuration, the host's facts that it is checked against, the admin
 //! API.
 
+pub mod admin;
+pub mod client;
 pub mod config;
 pub mod host;
+pub mod status;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{ConfigError, ConfigErrors, Given, LifetimeSeconds, Origin, Settings, User, ValueError};
+use crate::datapath::{DatapathMode, ParseDatapathModeError};
 
 impl Settings {
     /// Reads a file. All its values are checked, so that every mistake is told at once.
@@ -33,7 +34,7 @@ impl Settings {
             users: reader.users(file.users),
             allow_peer: reader.list("allow_peer", file.allow_peer, parse),
             deny_peer: reader.list("deny_peer", file.deny_peer, parse),
-            datapath: reader.one("datapath", file.datapath, parse),
+            datapath: reader.one("datapath", file.datapath, parse_mode),
             max_flows: file.max_flows,
             admin_socket: file.admin_socket.map(Into::into),
             bpffs: file.bpffs.map(Into::into),
@@ -96,6 +97,10 @@ impl From<FileLifetimes> for LifetimeSeconds {
             channel: file.channel.unwrap_or(standard.channel),
         }
     }
+}
+
+fn parse_mode(text: &str) -> Result<DatapathMode, ValueError> {
+    text.parse().map_err(|error: ParseDatapathModeError| ValueError::new(error.to_string()))
 }
 
 fn parse<T: FromStr<Err = ValueError>>(text: &str) -> Result<T, ValueError> {

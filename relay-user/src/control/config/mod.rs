@@ -20,10 +20,12 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::datapath::DatapathMode;
+
 pub use resolve::resolve;
 pub use values::{
-    Cidr, DEFAULT_PORT, DatapathChoice, ExternalIp, LifetimeSeconds, Listen, REALM_MAX, Realm, RelayAddress,
-    RelayPorts, User, ValueError,
+    Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, Listen, REALM_MAX, Realm, RelayAddress, RelayPorts,
+    User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.
@@ -31,9 +33,6 @@ pub const DEFAULT_ADMIN_SOCKET: &str = "/run/turnpike/admin.sock";
 
 /// The bpffs that holds the pins while the daemon runs, unless told otherwise.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
-
-/// Flows that the kernel's table holds unless told otherwise: two for each channel binding.
-pub const DEFAULT_MAX_FLOWS: u32 = 1 << 18;
 
 /// Everything the daemon needs to know, checked and complete.
 #[derive(Clone, Debug)]
@@ -57,7 +56,7 @@ pub struct Configuration {
     /// Peer ranges that are refused.
     pub deny_peer: Vec<IpNet>,
     /// What is to carry the flows.
-    pub datapath: DatapathChoice,
+    pub datapath: DatapathMode,
     /// Capacity of the kernel's flow table.
     pub max_flows: u32,
     /// Path of the admin API's unix socket.
@@ -105,7 +104,7 @@ pub struct Settings {
     /// `deny_peer`.
     pub deny_peer: Vec<Given<Cidr>>,
     /// `datapath`.
-    pub datapath: Option<Given<DatapathChoice>>,
+    pub datapath: Option<Given<DatapathMode>>,
     /// `max_flows`.
     pub max_flows: Option<NonZeroU32>,
     /// `admin_socket`.

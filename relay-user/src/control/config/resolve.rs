@@ -8,10 +8,13 @@ use std::{
 };
 
 use super::{
-    ConfigError, ConfigErrors, Configuration, DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS, DEFAULT_MAX_FLOWS,
-    DEFAULT_PORT, DatapathChoice, ExternalIp, Given, Listen, Note, Origin, Realm, RelayPorts, Settings, User,
+    ConfigError, ConfigErrors, Configuration, DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS, DEFAULT_PORT, ExternalIp,
+    Given, Listen, Note, Origin, Realm, RelayPorts, Settings, User,
 };
-use crate::control::host::{Host, Interface};
+use crate::{
+    control::host::{Host, Interface},
+    datapath::{DEFAULT_MAX_FLOWS, DatapathMode},
+};
 
 /// Checks `settings` against `host` and fills in the defaults. All mistakes are told at once.
 pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigErrors> {
@@ -35,8 +38,8 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
             "default is above max: raise max or lower default",
         );
     }
-    let datapath = settings.datapath.unwrap_or(default(DatapathChoice::Auto));
-    let wants_xdp = matches!(datapath.value, DatapathChoice::XdpNative | DatapathChoice::XdpGeneric);
+    let datapath = settings.datapath.unwrap_or(default(DatapathMode::Auto));
+    let wants_xdp = matches!(datapath.value, DatapathMode::XdpNative | DatapathMode::XdpGeneric);
     if wants_xdp && interfaces.is_empty() && resolver.errors.is_empty() {
         resolver.refuse(
             datapath.origin,

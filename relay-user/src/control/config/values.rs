@@ -27,7 +27,8 @@ const USERNAME_MAX: usize = 508;
 pub struct ValueError(String);
 
 impl ValueError {
-    fn new(message: impl Into<String>) -> Self {
+    /// This text: what is wrong, a colon, and the remedy.
+    pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
@@ -273,40 +274,6 @@ impl FromStr for Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// What is to carry the flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum DatapathChoice {
-    /// XDP in native mode, else in generic mode, else userspace; each step down is logged.
-    #[default]
-    Auto,
-    /// XDP in the driver; no start without.
-    XdpNative,
-    /// XDP in the kernel's generic code; no start without.
-    XdpGeneric,
-    /// No XDP: the daemon carries everything.
-    Userspace,
-}
-
-impl FromStr for DatapathChoice {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        <Self as clap::ValueEnum>::from_str(text, false)
-            .map_err(|_| ValueError::new("write one of auto, xdp-native, xdp-generic, userspace"))
-    }
-}
-
-impl fmt::Display for DatapathChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::XdpNative => "xdp-native",
-            Self::XdpGeneric => "xdp-generic",
-            Self::Userspace => "userspace",
-        })
     }
 }
 
