@@ -5,4 +5,6 @@ pub mod admin;
 pub mod client;
 pub mod config;
 pub mod host;
+pub mod nic;
+pub mod preflight;
 pub mod status;

@@ -44,8 +44,8 @@ pub struct DatapathStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// Why it is less than what was asked for.
     pub reason: Option<String>,
-    /// Flows that the kernel did not take, so that the daemon carries them.
-    pub flows_not_installed: u64,
+    /// Flows and addresses that the kernel did not take, so that the daemon carries them.
+    pub not_installed: u64,
 }
 
 /// One interface that the program is attached to.

@@ -1,1 +1,12 @@
-//! See ARCHITECTURE.md.
+//! Sockets, time and the driver that joins them with the core and the datapath.
+
+mod clock;
+mod driver;
+mod log_limit;
+mod report;
+mod udp;
+
+pub use clock::boot_now;
+pub use driver::{Driver, DriverOptions};
+pub use report::DatapathInfo;
+pub use udp::{BindError, bind_listener};
