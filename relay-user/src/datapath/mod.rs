@@ -18,33 +18,7 @@ pub use userspace::Userspace;
 use relay_common::clock::BootNanos;
 
 use crate::turn::{AllocationId, Flow, FlowId, RelayedAddr};
-
-/// Packets and bytes of application data (without any header).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Traffic {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-    }
-}
-
-/// Traffic by direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Relayed {
-    /// From clients to peers outside this server.
-    pub to_peer: Traffic,
-    /// From peers outside this server to clients.
-    pub to_client: Traffic,
-    /// From one allocation of this server to another, counted once.
-    pub hairpin: Traffic,
-}
+pub use crate::turn::{Relayed, Traffic};
 
 /// Everything a datapath forwarded, punted and dropped since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
