@@ -1,8 +1,9 @@
-//! Sockets, time and the driver that joins them with the core and the datapath.
+//! Sockets, time, next hops, and the driver that joins them with the core and the datapath.
 
 mod clock;
 mod driver;
 mod log_limit;
+pub mod next_hop;
 mod report;
 mod udp;
 
