@@ -7,6 +7,7 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     signal::{SigHandler, Signal, signal},
 };
+use rand::rngs::StdRng;
 use tokio::{
     signal::unix::{SignalKind, signal as signal_stream},
     sync::mpsc,
@@ -118,7 +119,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
         strict_permissions: configuration.strict_permissions,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
     };
-    Ok(Server::new(config, credentials, rand::random(), rand::rng())?)
+    Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)
 }
 
 /// What tells operators and scripts that clients are served.
