@@ -3,6 +3,7 @@
 //! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
 //! datapath may fail or stop at any moment and media goes on, slower.
 
+pub mod encode;
 pub mod program;
 
 use std::net::SocketAddr;
