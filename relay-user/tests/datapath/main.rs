@@ -1,7 +1,7 @@
 //! The XDP datapath and its next hops against the kernel, in network namespaces made for each test.
 
 mod attach;
-//mod flows;
+mod flows;
 mod foreign;
 mod network;
 mod next_hops;
