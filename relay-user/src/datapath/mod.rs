@@ -3,9 +3,11 @@
 //! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
 //! datapath may fail or stop at any moment and media goes on, slower.
 
+pub mod encode;
 mod open;
 pub mod program;
 mod userspace;
+mod xdp;
 
 use std::net::SocketAddr;
 
@@ -35,7 +37,7 @@ pub struct Counts {
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The flow table or the counters are at the configured capacity.
-    #[error("the flow table is full ({capacity} flows): raise datapath.max_flows")]
+    #[error("the flow table is full ({capacity} flows): raise max_flows")]
     Full {
         /// Configured number of flows.
         capacity: u32,
