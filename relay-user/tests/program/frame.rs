@@ -10,6 +10,13 @@ pub const IPV4_LEN: usize = 20;
 pub const UDP_LEN: usize = 8;
 pub const PAYLOAD_AT: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN;
 
+// Where fields lie in a frame without IPv4 options.
+pub const TOTAL_LEN_AT: usize = ETHERNET_LEN + 2;
+pub const FRAGMENT_AT: usize = ETHERNET_LEN + 6;
+pub const IP_CHECKSUM_AT: usize = ETHERNET_LEN + 10;
+pub const UDP_LEN_AT: usize = ETHERNET_LEN + IPV4_LEN + 4;
+pub const UDP_CHECKSUM_AT: usize = ETHERNET_LEN + IPV4_LEN + 6;
+
 /// What the UDP checksum field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
@@ -137,6 +144,20 @@ pub fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
     message.extend((data.len() as u16).to_be_bytes());
     message.extend(data);
     message
+}
+
+/// Overwrites a 16-bit field of a frame.
+pub fn set_word(frame: &mut [u8], at: usize, value: u16) {
+    frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Makes the IPv4 header checksum right after a change to the header.
+pub fn repair_ip_checksum(frame: &mut [u8]) {
+    let header_len = (usize::from(frame[ETHERNET_LEN] & 0xf) * 4).max(IPV4_LEN);
+    if let Some(header) = frame.get(ETHERNET_LEN..ETHERNET_LEN + header_len) {
+        let checksum = ipv4_checksum(header);
+        set_word(frame, IP_CHECKSUM_AT, checksum);
+    }
 }
 
 /// Fails unless IPv4 header and UDP checksum of a frame are right, computed from its bytes alone. A UDP checksum

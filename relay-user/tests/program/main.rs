@@ -3,6 +3,19 @@
 
 #![expect(unreachable_pub, reason = "a test crate exports nothing")]
 
+mod checksums;
+mod cost;
+mod counters;
+mod daemon_gone;
+mod egress;
+mod expiry;
 mod forwarding;
 mod frame;
+mod hairpin;
+mod headers;
+mod lengths;
+mod listener;
+mod not_ours;
+mod random;
 mod relay;
+mod torn;

@@ -164,6 +164,12 @@ impl Relay {
         self.flows().get(&key, 0).unwrap()
     }
 
+    /// For another thread to open the flow table by.
+    pub fn flow_table_id(&self) -> u32 {
+        let Some(aya::maps::Map::HashMap(map)) = self.bpf.map(maps::FLOWS_V4) else { panic!("a hash map") };
+        map.info().unwrap().id()
+    }
+
     fn flows(&mut self) -> HashMap<&mut MapData, FlowKeyV4, FlowV4> {
         self.bpf.map_mut(maps::FLOWS_V4).unwrap().try_into().unwrap()
     }
