@@ -49,7 +49,11 @@ pub(crate) struct Message {
 
 impl Client {
     pub(crate) fn new(address: Ipv4Addr, server: SocketAddrV4) -> Self {
-        Self { socket: udp_socket(address), server, requests: 0, realm: Vec::new(), nonce: Vec::new() }
+        Self::with_socket(udp_socket(address), server)
+    }
+
+    pub(crate) fn with_socket(socket: UdpSocket, server: SocketAddrV4) -> Self {
+        Self { socket, server, requests: 0, realm: Vec::new(), nonce: Vec::new() }
     }
 
     pub(crate) fn address(&self) -> SocketAddrV4 {

@@ -37,18 +37,27 @@ impl Daemon {
 
     /// The same with a directory that may hold what an earlier daemon left.
     pub(crate) fn start_in(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
+        let relay = address.to_string();
+        let options = [&["--datapath", "userspace", "--relay-address", &relay], options].concat();
+        Self::start_with(directory, address, &options)
+    }
+
+    /// Starts a daemon on `address`, port 3478, and waits until it serves.
+    pub(crate) fn start_with(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
         let mut daemon = Self::spawn(directory, address, options);
-        daemon.wait_for_line("ready");
+        daemon.wait_for_line("ready: ");
         daemon
     }
 
     fn spawn(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
         let listener = SocketAddrV4::new(address, 3478);
         let mut child = Command::new(env!("CARGO_BIN_EXE_turnpike"))
-            .args(["run", "--datapath", "userspace", "--realm", "example.org", "--user", "alice:secret"])
-            .args(["--listen", &format!("udp://{listener}"), "--relay-address", &address.to_string()])
+            .args(["run", "--realm", "example.org", "--user", "alice:secret"])
+            .args(["--listen", &format!("udp://{listener}")])
             .arg("--admin-socket")
             .arg(directory.path().join("admin.sock"))
+            .arg("--bpffs")
+            .arg(directory.path())
             .args(options)
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
@@ -115,7 +124,7 @@ impl Daemon {
     }
 
     /// Waits until `status --json` fulfils a condition.
-    pub(crate) fn wait_for_status(&self, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_status(&self, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.json("status");

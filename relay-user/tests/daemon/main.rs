@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::unix::process::ExitStatusExt,
     process::Command,
+    thread,
 };
 
 use client::{ALLOCATE, BINDING, Client, udp_transport};
@@ -283,4 +284,75 @@ fn clients_of_the_same_server_reach_each_other_inside_it() {
     let session = &daemon.json("sessions")["sessions"][0];
     assert_eq!(session["external"], alice_at.to_string());
     assert_eq!(session["relayed"], format!("{SERVER}:{}", alice_at.port()));
+}
+
+#[test]
+fn established_channels_are_carried_in_the_kernel_and_a_stop_leaves_it_as_it_was() {
+    if relay_user::datapath::program::PROGRAM.is_none() {
+        eprintln!("SKIPPED: this build has no kernel program");
+        return;
+    }
+    for mode in ["xdp-native", "xdp-generic"] {
+        let ended = thread::spawn(move || relays_in_the_kernel(mode)).join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}
+
+/// In a thread of its own, since it changes the thread's namespace.
+fn relays_in_the_kernel(mode: &str) {
+    const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 1);
+    const PACKETS: u64 = 200;
+    if !namespace::enter() {
+        return;
+    }
+    let client = namespace::behind_veth("relc", INSIDE, Ipv4Addr::new(10, 77, 1, 2));
+    let peer = namespace::behind_veth("relp", OUTSIDE, Ipv4Addr::new(10, 77, 2, 2));
+    let options = ["-i", "relc", "-i", "relp", "--datapath", mode, "--allow-peer", "10.77.2.0/24"];
+    let daemon = Daemon::start_with(tempfile::tempdir().unwrap(), INSIDE, &options);
+    let mut client = Client::with_socket(client, daemon.listener);
+    let relayed = client.allocate();
+    assert_eq!(relayed.ip(), &OUTSIDE, "by default the last interface's address");
+    assert_eq!(client.bind_channel(0x4000, v4(peer.local_addr().unwrap())).error(), None);
+
+    let mut sent = 0;
+    let mut echo = |count: u64| {
+        for _ in 0..count {
+            let data = [sent as u8; 160];
+            client.send_channel(0x4000, &data);
+            let mut received = [0; 200];
+            let (length, from) = peer.recv_from(&mut received).unwrap();
+            assert_eq!((&received[..length], v4(from)), (&data[..], relayed));
+            peer.send_to(&data, relayed).unwrap();
+            assert_eq!(client.channel_data(), (0x4000, data.to_vec()));
+            sent += 1;
+        }
+        sent
+    };
+    let fast = |status: &Value, direction: &str| status["fast_path"][direction]["packets"].as_u64().unwrap();
+    // The daemon carries them until the next hops are known.
+    let before = daemon.wait_for_status(|status| {
+        echo(1);
+        fast(status, "to_peer") > 0 && fast(status, "to_client") > 0
+    });
+    let sent = echo(PACKETS);
+
+    let status = daemon.json("status");
+    assert_eq!(status["datapath"]["mode"], mode);
+    let session = &daemon.json("sessions")["sessions"][0];
+    for direction in ["to_peer", "to_client"] {
+        assert!(fast(&status, direction) >= fast(&before, direction) + PACKETS, "{direction} {status:#}");
+        for counted in [&status, session] {
+            let count = |path: &str, what: &str| counted[path][direction][what].as_u64().unwrap();
+            let sum = |what| count("fast_path", what) + count("slow_path", what);
+            assert_eq!((sum("packets"), sum("bytes")), (sent, sent * 160), "{direction} {counted:#}");
+        }
+    }
+    assert!(namespace::link("relc").contains("prog/xdp"), "{}", namespace::link("relc"));
+
+    let (ended, _, log) = daemon.stop(Signal::SIGTERM);
+    assert!(ended.success(), "{log}");
+    for device in ["relc", "relp"] {
+        assert!(!namespace::link(device).contains("prog/xdp"), "{}", namespace::link(device));
+    }
 }
