@@ -1,5 +1,6 @@
 //! The TURN core under a simulated clock and network. Tests name the rows of the conformance list that they
 //! cover.
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod allocate;
 mod amplification;
