@@ -2,11 +2,13 @@
 #![no_std]
 #![no_main]
 
+mod maps;
+
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Entry point, attached to every interface the relay serves.
-#[xdp]
-pub fn turnpike(_ctx: XdpContext) -> u32 {
+#[xdp(frags)]
+fn turnpike(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

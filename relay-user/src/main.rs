@@ -1,3 +1,7 @@
 //! `turnpike`: the daemon and its commands.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    relay_user::cli::main()
+}

@@ -3,38 +3,22 @@
 //! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
 //! datapath may fail or stop at any moment and media goes on, slower.
 
+mod open;
+pub mod program;
+mod userspace;
+
 use std::net::SocketAddr;
+
+pub use open::{
+    AttachedInterface, DEFAULT_MAX_FLOWS, DatapathMode, OpenError, Opened, ParseDatapathModeError,
+    XdpOptions, detach, open,
+};
+pub use userspace::Userspace;
 
 use relay_common::clock::BootNanos;
 
 use crate::turn::{AllocationId, Flow, FlowId, RelayedAddr};
-
-/// Packets and bytes of application data (without any header).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Traffic {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-    }
-}
-
-/// Traffic by direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Relayed {
-    /// From clients to peers outside this server.
-    pub to_peer: Traffic,
-    /// From peers outside this server to clients.
-    pub to_client: Traffic,
-    /// From one allocation of this server to another, counted once.
-    pub hairpin: Traffic,
-}
+pub use crate::turn::{Relayed, Traffic};
 
 /// Everything a datapath forwarded, punted and dropped since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +46,7 @@ pub enum InstallError {
 }
 
 /// Forwards established flows until they expire, and counts what it forwards.
-pub trait Datapath {
+pub trait Datapath: Send {
     /// Starts to recognise datagrams to a listener as ours.
     fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError>;
     /// Starts to recognise datagrams to a relayed address as ours.
@@ -82,4 +66,7 @@ pub trait Datapath {
     fn allocation_traffic(&mut self, allocation: AllocationId) -> (Traffic, Traffic);
     /// Forgets an allocation's account once its last flow is read. Its share of the totals remains.
     fn forget_allocation(&mut self, allocation: AllocationId);
+    /// Ends forwarding and leaves nothing behind in the kernel: programs detached, pins and neighbour
+    /// entries released. Counts stay readable. Also done on drop; a second call does nothing.
+    fn close(&mut self);
 }

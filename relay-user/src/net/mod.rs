@@ -1,1 +1,13 @@
-//! See ARCHITECTURE.md.
+//! Sockets, time, next hops, and the driver that joins them with the core and the datapath.
+
+mod clock;
+mod driver;
+mod log_limit;
+pub mod next_hop;
+mod report;
+mod udp;
+
+pub use clock::boot_now;
+pub use driver::{Driver, DriverOptions};
+pub use report::DatapathInfo;
+pub use udp::{BindError, bind_listener};

@@ -36,6 +36,13 @@ pub struct RelayedAddr(pub SocketAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerAddr(pub SocketAddr);
 
+impl From<RelayedAddr> for PeerAddr {
+    /// A relayed transport address as the peer of another allocation.
+    fn from(RelayedAddr(address): RelayedAddr) -> Self {
+        Self(address)
+    }
+}
+
 macro_rules! display_address {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {

@@ -1,19 +1,34 @@
 //! The TURN server as a sans-IO state machine (RFC 8489, RFC 8656): no sockets, no clock, no global random
-//! numbers. *Mutate once, then drain `poll_output` until `None`.*
+//! numbers. *Mutate once, then drain [`Server::poll_output`] until `None`.*
 
 mod address;
+mod allocation;
+mod channel;
+pub mod channel_data;
+mod config;
+mod credentials;
+mod drops;
 mod flow;
+mod nonce;
 mod output;
+mod own_addresses;
+mod permission;
+mod policy;
+mod ports;
+mod relay;
+mod requests;
+mod server;
+mod session;
+pub mod stun;
+mod timers;
+mod traffic;
 
 pub use address::{ChannelNumber, ClientAddr, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport};
+pub use config::{Config, ConfigError, Lifetimes};
+pub use credentials::{CredentialError, Credentials, LongTermKey};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
 pub use output::{AuthenticationFailure, EndReason, Event, Output};
-
-/// The TURN server. To be filled in.
-#[derive(Debug)]
-pub struct Server;
-
-impl Server {
-    /// Placeholder for the link in the docs of [`Output`].
-    pub fn relayed_address_opened(&mut self) {}
-}
+pub use policy::PeerPolicy;
+pub use server::{OpenError, Server};
+pub use session::{Session, SessionChannel, Totals};
+pub use traffic::{Relayed, Traffic};

@@ -1,0 +1,103 @@
+//! The options that `run` and `check` share: each is also a key of the file, which it overrides.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    control::{
+        config::{
+            Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen, Origin, Realm,
+            RelayAddress, RelayPorts, Settings, User, resolve,
+        },
+        host::Host,
+    },
+    datapath::DatapathMode,
+};
+
+/// Options of the server.
+#[derive(Args, Debug)]
+pub(super) struct ServerOptions {
+    /// Configuration file (TOML); options override its keys
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Interface that clients or peers are on [default: from the addresses, else the default route's]
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Vec<String>,
+    /// Address to serve clients on, as udp://IP:PORT [default: port 3478 on each IPv4 address of the interfaces]
+    #[arg(long, value_name = "URL")]
+    listen: Vec<Listen>,
+    /// Address to relay from [default: the one with an external address, else the default route's]
+    #[arg(long, value_name = "IP")]
+    relay_address: Vec<RelayAddress>,
+    /// Public address that a relay address is mapped to one to one
+    #[arg(long, value_name = "PUBLIC/PRIVATE")]
+    external_ip: Vec<ExternalIp>,
+    /// Ports to relay from [default: 49152-65535]
+    #[arg(long, value_name = "MIN-MAX")]
+    relay_ports: Option<RelayPorts>,
+    /// Realm of the credentials [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    realm: Option<Realm>,
+    /// User and password; visible to all users of this host, so better in the file
+    // A string here: clap's error would show the password.
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    user: Vec<String>,
+    /// Peers to allow though their network is special, such as 10.0.0.0/8
+    #[arg(long, value_name = "CIDR")]
+    allow_peer: Vec<Cidr>,
+    /// Peers to refuse
+    #[arg(long, value_name = "CIDR")]
+    deny_peer: Vec<Cidr>,
+    /// What carries the media: auto, xdp-native, xdp-generic or userspace [default: auto]
+    #[arg(long, value_name = "MODE")]
+    datapath: Option<DatapathMode>,
+    /// Unix socket for `turnpike status` and others [default: /run/turnpike/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Mounted bpffs [default: /sys/fs/bpf]
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
+}
+
+impl ServerOptions {
+    /// Reads the file, lays the options over it and checks both against the host.
+    pub(super) fn configuration(self) -> anyhow::Result<Configuration> {
+        let file = self.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+        let host = Host::read()?;
+        Ok(resolve(self.settings()?.or(file), &host)?)
+    }
+
+    fn settings(self) -> Result<Settings, ConfigErrors> {
+        fn given<T>(values: Vec<T>) -> Vec<Given<T>> {
+            values.into_iter().map(Given::option).collect()
+        }
+        Ok(Settings {
+            interfaces: given(self.interface),
+            listen: given(self.listen),
+            relay_address: given(self.relay_address),
+            external_ip: given(self.external_ip),
+            relay_ports: self.relay_ports.map(Given::option),
+            realm: self.realm.map(Given::option),
+            users: self.user.iter().map(|user| parse_user(user)).collect::<Result<_, _>>()?,
+            allow_peer: given(self.allow_peer),
+            deny_peer: given(self.deny_peer),
+            datapath: self.datapath.map(Given::option),
+            admin_socket: self.admin_socket,
+            bpffs: self.bpffs,
+            ..Settings::default()
+        })
+    }
+}
+
+fn parse_user(text: &str) -> Result<Given<User>, ConfigError> {
+    match text.parse() {
+        Ok(user) => Ok(Given::option(user)),
+        Err(error) => Err(ConfigError {
+            origin: Origin::Option,
+            key: "users".to_owned(),
+            value: None,
+            problem: error.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,156 @@
+//! `turnpike run`: the daemon.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigHandler, Signal, signal},
+};
+use rand::rngs::StdRng;
+use tokio::{
+    signal::unix::{SignalKind, signal as signal_stream},
+    sync::mpsc,
+    task::LocalSet,
+};
+
+use super::options::ServerOptions;
+use crate::{
+    control::{
+        admin::{self, AdminSocket},
+        config::{Configuration, Note},
+    },
+    datapath::{self, XdpOptions},
+    net::{Driver, DriverOptions, bind_listener},
+    turn::{self, Credentials, Lifetimes, PeerPolicy, Server},
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  turnpike run -i eth0 --user alice:SECRET
+  turnpike run -c /etc/turnpike/turnpike.toml --datapath xdp-generic
+  turnpike run -i eth0 -i eth1 --relay-address 10.0.0.5 --external-ip 203.0.113.7/10.0.0.5 --user alice:SECRET";
+
+/// Questions of the admin API that may wait for the driver.
+const QUERIES: usize = 16;
+
+pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
+    let configuration = options.configuration()?;
+    for note in &configuration.notes {
+        match note {
+            Note::Default(text) => tracing::info!("{text}"),
+            Note::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
+    raise_open_files();
+    super::runtime()?.block_on(LocalSet::new().run_until(serve(configuration)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(configuration: Configuration) -> anyhow::Result<()> {
+    let mut terminate = signal_stream(SignalKind::terminate())?;
+    let mut interrupt = signal_stream(SignalKind::interrupt())?;
+
+    // First what fails when another daemon runs, so that its pins are left alone.
+    let (_admin_socket, admin_listener) = AdminSocket::bind(&configuration.admin_socket)?;
+    let listeners =
+        configuration.listeners.iter().map(|&address| bind_listener(address)).collect::<Result<_, _>>()?;
+    let server = server(&configuration)?;
+    let opened = datapath::open(XdpOptions {
+        interfaces: configuration.interfaces.clone(),
+        mode: configuration.datapath,
+        bpffs: configuration.bpffs.clone(),
+        max_flows: configuration.max_flows,
+    })
+    .await?;
+    for removed in &opened.removed {
+        tracing::warn!("a crashed daemon had left this in the kernel; removed: {removed}");
+    }
+    for warning in &opened.warnings {
+        tracing::warn!("{warning}");
+    }
+    let datapath_info = (&opened).into();
+    let ready = ready_line(&configuration, &opened);
+    let driver = Driver::start(DriverOptions {
+        server,
+        datapath: opened.datapath,
+        datapath_info,
+        listeners,
+        log_addresses: configuration.log_addresses,
+    })?;
+    let (queries, mut asked) = mpsc::channel(QUERIES);
+    let admin = tokio::spawn(admin::serve(admin_listener, queries));
+
+    tracing::info!("{ready}");
+    let received = loop {
+        tokio::select! {
+            Some(query) = asked.recv() => driver.answer(query),
+            _ = terminate.recv() => break Signal::SIGTERM,
+            _ = interrupt.recv() => break Signal::SIGINT,
+        }
+    };
+    tracing::info!("stopping on {received}; a second signal ends at once");
+    restore_signals()?;
+    admin.abort();
+    driver.shutdown();
+    Ok(())
+}
+
+fn server(configuration: &Configuration) -> anyhow::Result<Server> {
+    let mut credentials = Credentials::default();
+    for user in &configuration.users {
+        credentials.insert(&user.name, &configuration.realm, &user.password).context("users")?;
+    }
+    let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
+    let lifetimes = configuration.lifetimes;
+    let config = turn::Config {
+        realm: configuration.realm.clone(),
+        software: Some(concat!("turnpike ", env!("CARGO_PKG_VERSION")).to_owned()),
+        relay_addresses: configuration.relay_addresses.clone(),
+        relay_ports: configuration.relay_ports.clone(),
+        external_addresses: configuration.external_addresses.clone(),
+        listeners: configuration.listeners.clone(),
+        lifetimes: Lifetimes {
+            default: seconds(lifetimes.default),
+            max: seconds(lifetimes.max),
+            permission: seconds(lifetimes.permission),
+            channel: seconds(lifetimes.channel),
+        },
+        strict_permissions: configuration.strict_permissions,
+        policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
+    };
+    Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)
+}
+
+/// What tells operators and scripts that clients are served.
+fn ready_line(configuration: &Configuration, opened: &datapath::Opened) -> String {
+    let listeners = configuration.listeners.iter().map(|address| format!("udp://{address}"));
+    let interfaces = opened.interfaces.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>();
+    let attached =
+        if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) };
+    format!(
+        "ready: serving {} in realm {}, media in {}{attached}",
+        listeners.collect::<Vec<_>>().join(", "),
+        configuration.realm,
+        opened.mode,
+    )
+}
+
+/// Each relayed address is a socket, so the soft limit of open files goes up to the hard one.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) => tracing::debug!("at most {limit} open files, one for each allocation"),
+        Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
+    }
+}
+
+/// From here on a signal ends the process without more ado.
+fn restore_signals() -> nix::Result<()> {
+    for number in [Signal::SIGTERM, Signal::SIGINT] {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(number, SigHandler::SigDfl)? };
+    }
+    Ok(())
+}

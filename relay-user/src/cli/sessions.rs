@@ -1,0 +1,87 @@
+//! `turnpike sessions`.
+
+use std::process::ExitCode;
+
+use super::{
+    QueryOptions,
+    status::share,
+    table::{duration, table},
+};
+use crate::{
+    control::{
+        client,
+        status::{Session, Sessions},
+    },
+    datapath::Traffic,
+};
+
+pub(super) fn sessions(options: &QueryOptions) -> anyhow::Result<ExitCode> {
+    let answer = client::get::<Sessions>(&options.admin_socket, "/api/v1/sessions");
+    let (json, sessions) = super::runtime()?.block_on(answer)?;
+    if options.json {
+        println!("{json}");
+    } else {
+        print!("{}", describe(&sessions));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(sessions: &Sessions) -> String {
+    if sessions.sessions.is_empty() {
+        return "no allocations\n".to_owned();
+    }
+    let head = [
+        "id",
+        "user",
+        "client",
+        "relayed",
+        "ends in",
+        "permissions",
+        "channels",
+        "packets to peer",
+        "to client",
+        "in kernel",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(sessions.sessions.iter().map(row));
+    table(&rows, &[0, 5, 6, 7, 8, 9])
+}
+
+fn row(session: &Session) -> Vec<String> {
+    let (fast, slow) = (session.fast_path, session.slow_path);
+    let sum = |mut a: Traffic, b| {
+        a += b;
+        a
+    };
+    vec![
+        session.id.to_string(),
+        session.user.clone(),
+        session.client.to_string(),
+        session.external.unwrap_or(session.relayed).to_string(),
+        duration(session.expires_in_seconds),
+        session.permissions.len().to_string(),
+        session.channels.len().to_string(),
+        (fast.to_peer.packets + slow.to_peer.packets).to_string(),
+        (fast.to_client.packets + slow.to_client.packets).to_string(),
+        share(sum(fast.to_peer, fast.to_client), sum(slow.to_peer, slow.to_client)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_one_line_with_the_address_that_peers_see() {
+        let json = r#"{"sessions":[{"id":3,"user":"alice","client":"198.18.1.2:4000","server":"198.18.1.1:3478",
+            "transport":"udp","relayed":"10.0.0.5:50000","external":"203.0.113.7:50000","expires_in_seconds":599,
+            "permissions":[{"peer":"198.18.2.2","expires_in_seconds":299}],
+            "channels":[{"number":"0x4000","peer":"198.18.2.2:3480","expires_in_seconds":599}],
+            "fast_path":{"to_peer":{"packets":9,"bytes":900},"to_client":{"packets":9,"bytes":900}},
+            "slow_path":{"to_peer":{"packets":1,"bytes":100},"to_client":{"packets":1,"bytes":100}}}]}"#;
+        let text = describe(&serde_json::from_str(json).unwrap());
+        let line = text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(line, "3 alice 198.18.1.2:4000 203.0.113.7:50000 9 min 59 s 1 1 10 10 90.0 %");
+        assert_eq!(describe(&Sessions::default()), "no allocations\n");
+    }
+}

@@ -1,0 +1,191 @@
+//! The admin API: HTTP on a unix socket. It asks the driver, which owns everything, through a channel.
+
+use std::{
+    fs, io,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use nix::sys::{
+    socket::{getsockopt, sockopt::PeerCredentials},
+    stat::{Mode, umask},
+};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use super::status::{Sessions, Status};
+
+/// A question to the driver.
+#[derive(Debug)]
+pub enum Query {
+    /// What `status` shows.
+    Status(oneshot::Sender<Status>),
+    /// What `sessions` shows.
+    Sessions(oneshot::Sender<Sessions>),
+}
+
+/// Answers requests until the process ends. `queries` leads to the driver.
+pub async fn serve(socket: UnixListener, queries: mpsc::Sender<Query>) -> io::Result<()> {
+    let api = Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/healthz", get(healthz))
+        .with_state(queries);
+    axum::serve(socket, api).await
+}
+
+async fn status(State(queries): State<mpsc::Sender<Query>>) -> Response {
+    ask(&queries, Query::Status).await.map_or_else(unavailable, |status| Json(status).into_response())
+}
+
+async fn sessions(State(queries): State<mpsc::Sender<Query>>) -> Response {
+    ask(&queries, Query::Sessions).await.map_or_else(unavailable, |sessions| Json(sessions).into_response())
+}
+
+/// Healthy is a driver that answers.
+async fn healthz(State(queries): State<mpsc::Sender<Query>>) -> Response {
+    ask(&queries, Query::Status).await.map_or_else(unavailable, |_| "ok\n".into_response())
+}
+
+async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    queries.send(query(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+fn unavailable() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "turnpike is stopping\n").into_response()
+}
+
+/// The socket file of this daemon, removed when dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    path: PathBuf,
+}
+
+/// Why the admin API cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminSocketError {
+    /// Another daemon listens there.
+    #[error(
+        "turnpike is already running (pid {pid}) with the admin socket {}: stop it, or give this one a socket of \
+         its own (--admin-socket)", path.display()
+    )]
+    AlreadyRunning {
+        /// Its process id.
+        pid: i32,
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The path is taken by a file that no daemon made.
+    #[error("admin_socket {}: the file exists and is no socket: remove it or name another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("admin_socket {}: {action}: {source}; name a path that this user may write to (--admin-socket)",
+        path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl AdminSocket {
+    /// Listens on `path` with mode 0660, and makes its directory if it is missing. The socket file of a
+    /// daemon that is dead is replaced.
+    pub fn bind(path: &Path) -> Result<(Self, UnixListener), AdminSocketError> {
+        let failed = |action| move |source| AdminSocketError::Io { path: path.to_owned(), action, source };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed("its directory cannot be made"))?;
+        }
+        remove_stale(path)?;
+        // The mode must be right from the first moment on, so a chmod afterwards will not do.
+        let previous = umask(Mode::from_bits_truncate(0o117));
+        let listener = UnixListener::bind(path);
+        umask(previous);
+        let listener = listener.map_err(failed("cannot be bound"))?;
+        Ok((Self { path: path.to_owned() }, listener))
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("admin_socket {}: cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
+    let failed = |action| move |source| AdminSocketError::Io { path: path.to_owned(), action, source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("cannot be looked at")(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(AdminSocketError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            // The credentials are those of the process that listens (unix(7), SO_PEERCRED).
+            let credentials = getsockopt(&stream, PeerCredentials);
+            let pid = credentials.map_or(0, |credentials| credentials.pid());
+            Err(AdminSocketError::AlreadyRunning { pid, path: path.to_owned() })
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            tracing::info!("removing the admin socket of a daemon that is gone: {}", path.display());
+            fs::remove_file(path).map_err(failed("the stale file cannot be removed"))
+        }
+        Err(error) => Err(failed("cannot be connected to")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/admin.sock");
+        {
+            let (_socket, _listener) = AdminSocket::bind(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+            let message = AdminSocket::bind(&path).unwrap_err().to_string();
+            assert!(message.contains(&format!("already running (pid {})", std::process::id())), "{message}");
+        }
+        assert!(!path.exists(), "the file goes with the daemon");
+
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "as after a crash");
+        AdminSocket::bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let message = AdminSocket::bind(file.path()).unwrap_err().to_string();
+        assert!(message.contains("is no socket") && message.contains("admin_socket"), "{message}");
+        assert!(file.path().exists());
+    }
+}

@@ -1,0 +1,313 @@
+//! Reading a TOML file into [`Settings`].
+
+use std::{collections::BTreeMap, fmt, fs, num::NonZeroU32, ops::Range, path::Path, str::FromStr, sync::Arc};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ConfigError, ConfigErrors, Given, LifetimeSeconds, Origin, Settings, User, ValueError};
+use crate::datapath::{DatapathMode, ParseDatapathModeError};
+
+impl Settings {
+    /// Reads a file. All its values are checked, so that every mistake is told at once.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError {
+            origin: Origin::Option,
+            key: "config".to_owned(),
+            value: Some(path.display().to_string()),
+            problem: format!("cannot be read: {error}"),
+        })?;
+        Self::from_toml(&path.to_string_lossy(), &text)
+    }
+
+    /// Reads the text of a file named `path`.
+    pub fn from_toml(path: &str, text: &str) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader { path: path.into(), text, errors: Vec::new() };
+        let file = toml::from_str::<File>(text).map_err(|error| reader.syntax_error(&error))?;
+        let settings = Self {
+            interfaces: reader.list("interfaces", file.interfaces, |name| Ok(name.to_owned())),
+            listen: reader.list("listen", file.listen, parse),
+            relay_address: reader.list("relay_address", file.relay_address, parse),
+            external_ip: reader.list("external_ip", file.external_ip, parse),
+            relay_ports: reader.one("relay_ports", file.relay_ports, parse),
+            realm: reader.one("realm", file.realm, parse),
+            users: reader.users(file.users),
+            allow_peer: reader.list("allow_peer", file.allow_peer, parse),
+            deny_peer: reader.list("deny_peer", file.deny_peer, parse),
+            datapath: reader.one("datapath", file.datapath, parse_mode),
+            max_flows: file.max_flows,
+            admin_socket: file.admin_socket.map(Into::into),
+            bpffs: file.bpffs.map(Into::into),
+            strict_permissions: file.strict_permissions,
+            log_addresses: file.log_addresses,
+            lifetimes: file.lifetimes.map(|lifetimes| {
+                let origin = reader.origin(&lifetimes.span());
+                Given { value: lifetimes.into_inner().into(), origin }
+            }),
+        };
+        if reader.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(reader.errors)) }
+    }
+}
+
+/// The file's keys. Values that are more than numbers stay text here: their errors are told with their line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    interfaces: Vec<Spanned<String>>,
+    #[serde(default)]
+    listen: Vec<Spanned<String>>,
+    #[serde(default)]
+    relay_address: Vec<Spanned<String>>,
+    #[serde(default)]
+    external_ip: Vec<Spanned<String>>,
+    relay_ports: Option<Spanned<String>>,
+    realm: Option<Spanned<String>>,
+    #[serde(default)]
+    users: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    allow_peer: Vec<Spanned<String>>,
+    #[serde(default)]
+    deny_peer: Vec<Spanned<String>>,
+    datapath: Option<Spanned<String>>,
+    max_flows: Option<NonZeroU32>,
+    admin_socket: Option<String>,
+    bpffs: Option<String>,
+    strict_permissions: Option<bool>,
+    log_addresses: Option<bool>,
+    lifetimes: Option<Spanned<FileLifetimes>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLifetimes {
+    default: Option<NonZeroU32>,
+    max: Option<NonZeroU32>,
+    permission: Option<NonZeroU32>,
+    channel: Option<NonZeroU32>,
+}
+
+impl From<FileLifetimes> for LifetimeSeconds {
+    fn from(file: FileLifetimes) -> Self {
+        let standard = Self::default();
+        Self {
+            default: file.default.unwrap_or(standard.default),
+            max: file.max.unwrap_or(standard.max),
+            permission: file.permission.unwrap_or(standard.permission),
+            channel: file.channel.unwrap_or(standard.channel),
+        }
+    }
+}
+
+fn parse_mode(text: &str) -> Result<DatapathMode, ValueError> {
+    text.parse().map_err(|error: ParseDatapathModeError| ValueError::new(error.to_string()))
+}
+
+fn parse<T: FromStr<Err = ValueError>>(text: &str) -> Result<T, ValueError> {
+    text.parse()
+}
+
+struct Reader<'a> {
+    path: Arc<str>,
+    text: &'a str,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn list<T>(
+        &mut self,
+        key: &str,
+        items: Vec<Spanned<String>>,
+        parse: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Vec<Given<T>> {
+        items.into_iter().filter_map(|item| self.one(key, Some(item), &parse)).collect()
+    }
+
+    fn one<T>(
+        &mut self,
+        key: &str,
+        item: Option<Spanned<String>>,
+        parse: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Option<Given<T>> {
+        let item = item?;
+        let origin = self.origin(&item.span());
+        match parse(item.get_ref()) {
+            Ok(value) => Some(Given { value, origin }),
+            Err(error) => {
+                self.refuse(origin, key, Some(item.get_ref().clone()), error);
+                None
+            }
+        }
+    }
+
+    fn users(&mut self, users: BTreeMap<String, Spanned<String>>) -> Vec<Given<User>> {
+        let mut given = Vec::new();
+        for (name, password) in users {
+            let origin = self.origin(&password.span());
+            match User::new(&name, password.get_ref()) {
+                Ok(value) => given.push(Given { value, origin }),
+                Err(error) => self.refuse(origin, "users", Some(name), error),
+            }
+        }
+        given
+    }
+
+    fn refuse(&mut self, origin: Origin, key: &str, value: Option<String>, problem: impl fmt::Display) {
+        let problem = problem.to_string();
+        self.errors.push(ConfigError { origin, key: key.to_owned(), value, problem });
+    }
+
+    fn origin(&self, span: &Range<usize>) -> Origin {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        Origin::File { path: Arc::clone(&self.path), line }
+    }
+
+    fn syntax_error(&self, error: &toml::de::Error) -> ConfigErrors {
+        let span = error.span().unwrap_or_default();
+        let origin = self.origin(&span);
+        if let Some((unknown, known)) = unknown_field(error.message()) {
+            let problem = match nearest(unknown, &known) {
+                Some(near) => format!("unknown key: did you mean {near}?"),
+                None => format!("unknown key: the keys here are {}", known.join(", ")),
+            };
+            return ConfigError { origin, key: unknown.to_owned(), value: None, problem }.into();
+        }
+        let mut problem = without_value(error.message());
+        if problem.ends_with("expected a sequence") {
+            problem.push_str(": write a list, as in [\"…\"]");
+        }
+        let key = self.key_at(span.start).unwrap_or("not TOML").to_owned();
+        ConfigError { origin, key, value: None, problem }.into()
+    }
+
+    /// The key on the line that holds this offset.
+    fn key_at(&self, offset: usize) -> Option<&str> {
+        let start = self.text.get(..offset)?.rfind('\n').map_or(0, |newline| newline + 1);
+        let (key, _) = self.text[start..].lines().next()?.split_once('=')?;
+        Some(key.trim()).filter(|key| !key.is_empty())
+    }
+}
+
+/// The field and the known ones of serde's message for `deny_unknown_fields`.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).collect::<Vec<_>>();
+    let (unknown, known) = names.split_first()?;
+    Some((unknown, known.to_vec()))
+}
+
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similar = |name: &&str| strsim::jaro_winkler(unknown, name);
+    known.iter().copied().filter(|name| similar(name) > 0.8).max_by(|a, b| similar(a).total_cmp(&similar(b)))
+}
+
+/// A message without the text that was found where something else belongs: it may be a password.
+fn without_value(message: &str) -> String {
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}a string{}", &message[..start], &message[end + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusals(text: &str) -> String {
+        Settings::from_toml("turnpike.toml", text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let settings = Settings::from_toml(
+            "turnpike.toml",
+            r#"
+            interfaces = ["eth0", "eth1"]
+            listen = ["udp://192.0.2.1:3478"]
+            relay_address = ["10.0.0.5"]
+            external_ip = ["203.0.113.7/10.0.0.5"]
+            relay_ports = "50000-50010"
+            realm = "example.org"
+            allow_peer = ["10.0.0.0/8"]
+            deny_peer = ["10.1.0.0/16"]
+            datapath = "userspace"
+            max_flows = 1000
+            admin_socket = "/tmp/a.sock"
+            bpffs = "/tmp/bpf"
+            strict_permissions = true
+            log_addresses = true
+            [users]
+            alice = "secret"
+            [lifetimes]
+            default = 5
+            permission = 3
+            "#,
+        )
+        .unwrap();
+        assert_eq!(settings.interfaces.len(), 2);
+        assert_eq!(settings.listen[0].origin, Origin::File { path: "turnpike.toml".into(), line: 3 });
+        assert_eq!(settings.users[0].value.name, "alice");
+        assert_eq!(settings.max_flows.unwrap().get(), 1000);
+        let lifetimes = settings.lifetimes.unwrap().value;
+        assert_eq!(
+            (lifetimes.default.get(), lifetimes.permission.get(), lifetimes.channel.get()),
+            (5, 3, 600)
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_line_and_the_nearest_key() {
+        assert_eq!(
+            refusals("realm = \"a\"\nlisen = []\n"),
+            "turnpike.toml:2: lisen: unknown key: did you mean listen?"
+        );
+        let message = refusals("[lifetimes]\nbogus = 1\n");
+        assert!(
+            message.starts_with("turnpike.toml:2: bogus: unknown key: the keys here are default, max"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_bad_value_is_told_with_key_line_and_remedy() {
+        let message = refusals(
+            "relay_ports = \"9-8\"\nlisten = [\n  \"udp://192.0.2.1\",\n  \"tcp://192.0.2.1\",\n]\n",
+        );
+        assert_eq!(
+            message,
+            "turnpike.toml:4: listen tcp://192.0.2.1: tcp listeners are not supported yet: write udp://192.0.2.1\n\
+             turnpike.toml:1: relay_ports 9-8: the range is empty: write 8-9"
+        );
+    }
+
+    #[test]
+    fn wrong_types_name_the_key() {
+        assert_eq!(
+            refusals("\nlisten = \"udp://192.0.2.1\"\n"),
+            "turnpike.toml:2: listen: invalid type: a string, expected a sequence: write a list, as in [\"…\"]"
+        );
+        let message = refusals("max_flows = 0");
+        assert!(message.starts_with("turnpike.toml:1: max_flows: "), "{message}");
+        let message = refusals("realm = \"a\nlisten = []");
+        assert!(message.starts_with("turnpike.toml:1: "), "{message}");
+    }
+
+    #[test]
+    fn no_message_shows_a_password() {
+        for text in
+            ["users = \"alice:hunter2\"", "[users]\nalice = [\"hunter2\"]", "[users]\n\"a:b\" = \"hunter2\""]
+        {
+            let message = refusals(text);
+            assert!(!message.contains("hunter2"), "{message}");
+            assert!(message.contains("users") || message.contains("alice"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let message = Settings::from_file(Path::new("/nonexistent/turnpike.toml")).unwrap_err().to_string();
+        assert!(message.starts_with("--config /nonexistent/turnpike.toml: cannot be read: "), "{message}");
+    }
+}

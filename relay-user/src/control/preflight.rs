@@ -1,0 +1,200 @@
+//! What `turnpike check` finds out about the host before the daemon runs on it, changing nothing.
+
+use std::{fmt, fs, io, os::unix::net::UnixStream, path::Path};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::{
+    config::Configuration,
+    nic::{NATIVE_MTU_MAX, Nic},
+};
+use crate::{
+    datapath::{DatapathMode, program::PROGRAM},
+    net::bind_listener,
+};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found, and the remedy if it is not well.
+    pub text: String,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Well,
+    /// The daemon will run, but not as well as it could.
+    Warning,
+    /// The daemon would not start.
+    Failure,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Well => "ok",
+            Self::Warning => "warning",
+            Self::Failure => "FAILED",
+        })
+    }
+}
+
+/// Looks at everything that the configuration needs of the host. Needs a tokio runtime.
+pub async fn preflight(configuration: &Configuration) -> Vec<Finding> {
+    let mut preflight = Preflight { mode: configuration.datapath, findings: Vec::new() };
+    preflight.listeners(configuration);
+    if configuration.datapath != DatapathMode::Userspace {
+        preflight.kernel(&configuration.bpffs);
+        for name in &configuration.interfaces {
+            match Nic::read(name).await {
+                Ok(nic) => preflight.nic(name, &nic),
+                Err(error) => preflight.fail(format!("{name}: cannot be looked at: {error}")),
+            }
+        }
+        if configuration.interfaces.is_empty() {
+            preflight.step_down("no interface to attach to: name one with --interface".to_owned());
+        }
+    }
+    preflight.findings
+}
+
+struct Preflight {
+    mode: DatapathMode,
+    findings: Vec<Finding>,
+}
+
+impl Preflight {
+    fn listeners(&mut self, configuration: &Configuration) {
+        // A daemon that runs holds the ports; that is as it should be.
+        if UnixStream::connect(&configuration.admin_socket).is_ok() {
+            let path = configuration.admin_socket.display();
+            self.well(format!("a daemon runs with the admin socket {path}; its ports are not tried"));
+            return;
+        }
+        for &address in &configuration.listeners {
+            match bind_listener(address) {
+                Ok(_) => self.well(format!("udp://{address} is free")),
+                Err(error) => self.fail(error.to_string()),
+            }
+        }
+    }
+
+    fn kernel(&mut self, bpffs: &Path) {
+        if PROGRAM.is_none() {
+            self.step_down("this build has no kernel program: build it with `cargo xtask build`".to_owned());
+        }
+        match missing_capabilities() {
+            Ok(missing) if missing.is_empty() => self.well("all capabilities for XDP are there".to_owned()),
+            Ok(missing) => self.step_down(format!(
+                "{} missing here: run as root, or by deploy/turnpike.service",
+                missing.join(", ")
+            )),
+            Err(error) => self.step_down(format!("the capabilities cannot be read: {error}")),
+        }
+        match statfs(bpffs) {
+            Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
+                self.well(format!("{} is a bpffs", bpffs.display()));
+            }
+            Ok(_) => {
+                self.step_down(format!("bpffs {0} is no bpffs: `mount -t bpf bpf {0}`", bpffs.display()))
+            }
+            Err(error) => self.step_down(format!(
+                "bpffs {0}: {error}: make the directory and `mount -t bpf bpf {0}`",
+                bpffs.display()
+            )),
+        }
+    }
+
+    fn nic(&mut self, name: &str, nic: &Nic) {
+        let driver = nic.driver.as_deref().unwrap_or("unknown");
+        if !nic.up {
+            self.warn(format!("{name} is down: `ip link set {name} up`"));
+        }
+        if let Some(id) = nic.xdp_program {
+            self.step_down(format!(
+                "{name} has an XDP program already (`bpftool prog show id {id}`), which is never replaced: detach \
+                 it, or leave {name} to it"
+            ));
+        }
+        let generic = self.mode == DatapathMode::XdpGeneric;
+        if generic {
+            self.well(format!("{name} (driver {driver}): generic mode needs nothing of the driver"));
+        } else if !nic.has_native_driver() {
+            self.warn(format!(
+                "{name} (driver {driver}): the driver is not known to have native XDP; generic mode is slower"
+            ));
+        } else if nic.mtu > NATIVE_MTU_MAX {
+            self.warn(format!(
+                "{name} (driver {driver}): an MTU of {} is more than most drivers take for native XDP: \
+                 `ip link set {name} mtu {NATIVE_MTU_MAX}` or less",
+                nic.mtu
+            ));
+        } else {
+            self.well(format!("{name} (driver {driver}, MTU {}): ready for native XDP", nic.mtu));
+        }
+    }
+
+    /// A missing requirement of XDP: fatal where XDP was asked for by name.
+    fn step_down(&mut self, text: String) {
+        if self.mode == DatapathMode::Auto { self.warn(text) } else { self.fail(text) }
+    }
+
+    fn well(&mut self, text: String) {
+        self.findings.push(Finding { verdict: Verdict::Well, text });
+    }
+
+    fn warn(&mut self, text: String) {
+        self.findings.push(Finding { verdict: Verdict::Warning, text });
+    }
+
+    fn fail(&mut self, text: String) {
+        self.findings.push(Finding { verdict: Verdict::Failure, text });
+    }
+}
+
+/// Those of CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON that this process lacks (numbers: linux/capability.h).
+fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| io::Error::other("no CapEff in /proc/self/status"))?;
+    let needed = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    Ok(needed.into_iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(mode: DatapathMode, nic: Nic) -> Vec<Finding> {
+        let mut preflight = Preflight { mode, findings: Vec::new() };
+        preflight.nic("eth0", &nic);
+        preflight.findings
+    }
+
+    #[test]
+    fn a_nic_is_ready_or_says_what_keeps_it_from_it() {
+        let ready = Nic { driver: Some("mlx5_core".to_owned()), up: true, mtu: 1500, xdp_program: None };
+        let verdict = |mode, nic| findings(mode, nic).iter().map(|finding| finding.verdict).max().unwrap();
+
+        assert_eq!(verdict(DatapathMode::Auto, ready.clone()), Verdict::Well);
+        let unknown = Nic { driver: Some("e1000".to_owned()), ..ready.clone() };
+        assert_eq!(verdict(DatapathMode::Auto, unknown.clone()), Verdict::Warning);
+        assert_eq!(verdict(DatapathMode::XdpGeneric, unknown), Verdict::Well);
+
+        let jumbo = findings(DatapathMode::Auto, Nic { mtu: 9000, ..ready.clone() });
+        assert!(jumbo[0].text.contains("ip link set eth0 mtu 3498"), "{jumbo:?}");
+
+        let taken = Nic { xdp_program: Some(42), ..ready };
+        assert_eq!(verdict(DatapathMode::Auto, taken.clone()), Verdict::Warning);
+        let refused = findings(DatapathMode::XdpNative, taken);
+        assert_eq!(refused[0].verdict, Verdict::Failure);
+        assert!(refused[0].text.contains("bpftool prog show id 42"), "{refused:?}");
+    }
+}

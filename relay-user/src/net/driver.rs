@@ -1,0 +1,385 @@
+//! Joins sockets, core and datapath: *mutate once, then drain `poll_output`*. Everything runs on one thread,
+//! so nothing is locked; nothing here waits while it holds the state.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io, mem,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use relay_common::clock::BootNanos;
+use tokio::{
+    net::UdpSocket,
+    task::{AbortHandle, JoinHandle, spawn_local},
+};
+
+use super::{
+    boot_now,
+    log_limit::LogLimit,
+    report::{self, DatapathInfo},
+    udp,
+};
+use crate::{
+    control::{
+        admin::Query,
+        status::{Sessions, Status},
+    },
+    datapath::{Datapath, InstallError},
+    turn::{
+        AuthenticationFailure, ClientAddr, Event, FiveTuple, OpenError, Output, PeerAddr, RelayedAddr,
+        Server, ServerAddr, Transport,
+    },
+};
+
+/// Datagrams taken from one socket before the others get their turn.
+const BATCH: usize = 32;
+
+/// How often the datapath's counters are read and its clock is kept fresh. Also how late the core may hear
+/// that a lifetime ended; nothing is relayed past it meanwhile.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a driver is made of.
+pub struct DriverOptions {
+    /// The core.
+    pub server: Server,
+    /// The datapath.
+    pub datapath: Box<dyn Datapath>,
+    /// What `status` says of the datapath.
+    pub datapath_info: DatapathInfo,
+    /// Open listeners.
+    pub listeners: Vec<UdpSocket>,
+    /// Whether clients' and peers' addresses may stand in the log.
+    pub log_addresses: bool,
+}
+
+/// The running server.
+pub struct Driver {
+    state: Rc<RefCell<State>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Begins to serve, in tasks of the [`LocalSet`](tokio::task::LocalSet) that the caller runs in.
+    pub fn start(options: DriverOptions) -> io::Result<Self> {
+        let mut listeners = HashMap::new();
+        for socket in options.listeners {
+            listeners.insert(socket.local_addr()?, Rc::new(socket));
+        }
+        let state = Rc::new_cyclic(|myself| {
+            RefCell::new(State {
+                myself: myself.clone(),
+                server: options.server,
+                datapath: options.datapath,
+                datapath_info: options.datapath_info,
+                started: boot_now(),
+                datapath_ticked: 0,
+                listeners,
+                relayed: HashMap::new(),
+                buffer: vec![0; udp::DATAGRAM_MAX],
+                log_addresses: options.log_addresses,
+                counts: report::DriverCounts::default(),
+                limits: Limits::default(),
+            })
+        });
+
+        let mut tasks = vec![spawn_local(keep_time(Rc::downgrade(&state)))];
+        {
+            let mut state = state.borrow_mut();
+            let listeners = state.listeners.iter().map(|(&address, socket)| (address, Rc::clone(socket)));
+            for (address, socket) in listeners.collect::<Vec<_>>() {
+                state.tell_datapath("listener", address, |datapath| datapath.add_listener(address));
+                tasks.push(spawn_local(receive(
+                    state.myself.clone(),
+                    socket,
+                    Source::Listener(ServerAddr(address)),
+                )));
+            }
+        }
+        Ok(Self { state, tasks })
+    }
+
+    /// Answers the admin API.
+    pub fn answer(&self, query: Query) {
+        let mut state = self.state.borrow_mut();
+        // An asker that has gone away needs no answer.
+        match query {
+            Query::Status(answer) => drop(answer.send(state.status())),
+            Query::Sessions(answer) => drop(answer.send(state.sessions())),
+        }
+    }
+
+    /// Ends every allocation, detaches the datapath and closes all sockets.
+    pub fn shutdown(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let now = boot_now();
+        let mut state = self.state.borrow_mut();
+        state.server.shutdown(now);
+        state.drain(now);
+        state.datapath.tick(now);
+        state.datapath.close();
+        let status = state.status();
+        tracing::info!(
+            "stopped: {} packets to peers and {} to clients were carried in the kernel, {} and {} by the daemon",
+            status.fast_path.to_peer.packets,
+            status.fast_path.to_client.packets,
+            status.slow_path.to_peer.packets,
+            status.slow_path.to_client.packets,
+        );
+    }
+}
+
+/// Where a datagram was received.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Listener(ServerAddr),
+    Relayed(RelayedAddr),
+}
+
+/// Reads a socket for as long as it is open.
+async fn receive(state: Weak<RefCell<State>>, socket: Rc<UdpSocket>, source: Source) {
+    loop {
+        if let Err(error) = socket.readable().await {
+            tracing::error!("{source:?}: the socket cannot be waited for: {error}");
+            return;
+        }
+        let Some(state) = state.upgrade() else { return };
+        state.borrow_mut().receive_batch(&socket, source);
+        drop(state);
+        // The socket may be readable still: the others first.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Calls for what time brings.
+async fn keep_time(state: Weak<RefCell<State>>) {
+    while let Some(state) = state.upgrade() {
+        let wait = state.borrow_mut().keep_time();
+        drop(state);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct State {
+    myself: Weak<RefCell<Self>>,
+    server: Server,
+    datapath: Box<dyn Datapath>,
+    datapath_info: DatapathInfo,
+    started: BootNanos,
+    datapath_ticked: BootNanos,
+    listeners: HashMap<SocketAddr, Rc<UdpSocket>>,
+    relayed: HashMap<RelayedAddr, Relayed>,
+    /// One for all sockets: only one is read at a time.
+    buffer: Vec<u8>,
+    log_addresses: bool,
+    counts: report::DriverCounts,
+    limits: Limits,
+}
+
+/// An open relayed transport address.
+struct Relayed {
+    socket: Rc<UdpSocket>,
+    reader: AbortHandle,
+}
+
+/// One for each kind of line that outsiders can cause.
+#[derive(Default)]
+struct Limits {
+    authentication: LogLimit,
+    install: LogLimit,
+    open: LogLimit,
+    receive: LogLimit,
+    send: LogLimit,
+}
+
+impl State {
+    fn receive_batch(&mut self, socket: &UdpSocket, source: Source) {
+        let mut buffer = mem::take(&mut self.buffer);
+        for _ in 0..BATCH {
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => self.receive(source, from, &buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.counts.receive_failed += 1;
+                    if let Some(suppressed) = self.limits.receive.admit(boot_now()) {
+                        tracing::warn!(suppressed, "a datagram could not be received: {error}");
+                    }
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn receive(&mut self, source: Source, from: SocketAddr, data: &[u8]) {
+        let now = boot_now();
+        match source {
+            Source::Listener(server) => {
+                let five_tuple = FiveTuple { client: ClientAddr(from), server, transport: Transport::Udp };
+                self.server.handle_client(now, five_tuple, data);
+            }
+            Source::Relayed(relayed) => self.server.handle_peer(now, relayed, PeerAddr(from), data),
+        }
+        self.drain(now);
+    }
+
+    /// Does what is due, and says how long nothing will be.
+    fn keep_time(&mut self) -> Duration {
+        let now = boot_now();
+        if self.server.poll_timeout().is_some_and(|due| due <= now) {
+            self.server.handle_timeout(now);
+            self.drain(now);
+        }
+        let tick = TICK.as_nanos() as BootNanos;
+        if now >= self.datapath_ticked + tick {
+            self.datapath.tick(now);
+            self.datapath_ticked = now;
+        }
+        let next_tick = self.datapath_ticked + tick;
+        let next = self.server.poll_timeout().map_or(next_tick, |due| due.min(next_tick));
+        Duration::from_nanos(next.saturating_sub(now))
+    }
+
+    /// Does what the core wants, in its order: the only place where flows, relayed sockets and what is sent
+    /// come from.
+    fn drain(&mut self, now: BootNanos) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::ToClient { five_tuple, datagram } => {
+                    let socket = self.listeners.get(&five_tuple.server.0);
+                    let sent = socket.map(|socket| udp::send(socket, &datagram, five_tuple.client.0));
+                    self.note_sent(now, sent, five_tuple.client.0);
+                }
+                Output::ToPeer { relayed, peer, data } => {
+                    let sent = self.relayed.get(&relayed).map(|open| udp::send(&open.socket, &data, peer.0));
+                    self.note_sent(now, sent, peer.0);
+                }
+                Output::OpenRelayed { relayed, .. } => {
+                    let result = self.open_relayed(now, relayed);
+                    self.server.relayed_address_opened(now, relayed, result);
+                }
+                Output::CloseRelayed { allocation, relayed } => {
+                    self.datapath.remove_relayed(relayed);
+                    self.datapath.forget_allocation(allocation);
+                    if let Some(open) = self.relayed.remove(&relayed) {
+                        open.reader.abort();
+                    }
+                }
+                Output::InstallFlow(flow) => {
+                    self.tell_datapath("flow", flow.id.relayed, |datapath| datapath.install_flow(&flow));
+                }
+                Output::RemoveFlow(flow) => self.datapath.remove_flow(&flow),
+                Output::Event(event) => self.log(now, &event),
+            }
+        }
+    }
+
+    fn open_relayed(&mut self, now: BootNanos, relayed: RelayedAddr) -> Result<(), OpenError> {
+        let socket = match udp::bind_relayed(relayed.0) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(OpenError::InUse),
+            Err(error) => {
+                if let Some(suppressed) = self.limits.open.admit(now) {
+                    let remedy = match error.raw_os_error() {
+                        Some(libc::EMFILE | libc::ENFILE) => ": raise the limit of open files (LimitNOFILE)",
+                        Some(libc::EADDRNOTAVAIL) => ": the relay address is no longer on this host",
+                        _ => "",
+                    };
+                    tracing::error!(suppressed, "an allocation was refused: {relayed}: {error}{remedy}");
+                }
+                return Err(OpenError::Other);
+            }
+        };
+        let reader = spawn_local(receive(self.myself.clone(), Rc::clone(&socket), Source::Relayed(relayed)));
+        self.relayed.insert(relayed, Relayed { socket, reader: reader.abort_handle() });
+        self.tell_datapath("relayed address", relayed, |datapath| datapath.add_relayed(relayed));
+        Ok(())
+    }
+
+    /// Tells the datapath something. If it does not take it, the slow path carries on.
+    fn tell_datapath(
+        &mut self,
+        what: &str,
+        address: impl std::fmt::Display,
+        tell: impl FnOnce(&mut dyn Datapath) -> Result<(), InstallError>,
+    ) {
+        let Err(error) = tell(self.datapath.as_mut()) else { return };
+        self.counts.not_installed += 1;
+        if let Some(suppressed) = self.limits.install.admit(boot_now()) {
+            tracing::warn!(
+                suppressed,
+                "the daemon carries what the kernel did not take ({what} of {address}): {error}"
+            );
+        }
+    }
+
+    /// Counts a datagram that was not sent. `None`: its socket is closed.
+    fn note_sent(&mut self, now: BootNanos, sent: Option<io::Result<()>>, to: SocketAddr) {
+        let error = match sent {
+            Some(Ok(())) => return,
+            Some(Err(error)) => error,
+            None => io::ErrorKind::NotConnected.into(),
+        };
+        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
+            self.counts.send_buffer_full += 1;
+            return;
+        }
+        self.counts.send_failed += 1;
+        if let Some(suppressed) = self.limits.send.admit(now) {
+            tracing::warn!(suppressed, to = self.shown(to), "a datagram could not be sent: {error}");
+        }
+    }
+
+    fn log(&mut self, now: BootNanos, event: &Event) {
+        match event {
+            Event::AllocationCreated { allocation, five_tuple, relayed, username } => tracing::info!(
+                allocation = allocation.0,
+                client = self.shown(five_tuple.client.0),
+                server = %five_tuple.server,
+                %relayed,
+                user = username,
+                "allocation created"
+            ),
+            Event::AllocationEnded { allocation, reason, .. } => {
+                tracing::info!(allocation = allocation.0, ?reason, "allocation ended");
+            }
+            Event::AuthenticationFailed { five_tuple, cause } => {
+                let client = self.shown(five_tuple.client.0);
+                match cause {
+                    AuthenticationFailure::StaleNonce => {
+                        tracing::debug!(client, ?cause, "authentication failed")
+                    }
+                    AuthenticationFailure::UnknownUser | AuthenticationFailure::WrongPassword => {
+                        if let Some(suppressed) = self.limits.authentication.admit(now) {
+                            tracing::warn!(client, ?cause, suppressed, "authentication failed");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// An address of a user, as far as the log may have it.
+    fn shown(&self, address: SocketAddr) -> String {
+        if self.log_addresses { address.to_string() } else { "(not logged)".to_owned() }
+    }
+
+    fn status(&mut self) -> Status {
+        report::status(&report::Sources {
+            server: &self.server,
+            datapath: self.datapath.counts(),
+            datapath_info: &self.datapath_info,
+            counts: self.counts,
+            listeners: self.listeners.keys().copied().collect(),
+            uptime: Duration::from_nanos(boot_now().saturating_sub(self.started)),
+        })
+    }
+
+    fn sessions(&mut self) -> Sessions {
+        report::sessions(&self.server, self.datapath.as_mut(), boot_now())
+    }
+}

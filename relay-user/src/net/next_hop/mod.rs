@@ -1,0 +1,99 @@
+//! Next hops: where packets from one of our addresses to a destination leave, kept up to date.
+//!
+//! The program forwards by index into a table of next hops; this module fills the table in. It asks the
+//! kernel for route and neighbour as the kernel itself would choose them, watches links, routes, rules,
+//! addresses and neighbours for changes, and has the kernel keep the neighbours resolved. Whatever it
+//! cannot resolve is published as unresolved, which makes the program punt.
+//!
+//! All of it happens on a thread of its own: a netlink request waits for the kernel's RTNL lock, which a
+//! driver reset may hold for seconds, and media on the slow path must not wait with it.
+
+mod netlink;
+mod resolver;
+
+use std::{collections::BTreeSet, io, net::Ipv4Addr, thread};
+
+use relay_common::{interface::Interface, next_hop::NextHop};
+use tokio::sync::{mpsc, oneshot};
+
+/// Where resolved next hops and interface addresses go. Called on the resolver's thread.
+pub trait Publish: Send {
+    /// The next hop at `index` is now this; sealed for its index. `ifindex` 0: unresolved.
+    fn next_hop(&mut self, index: u32, next_hop: NextHop);
+    /// An attached interface has this MAC address; all zero: it is gone.
+    fn interface(&mut self, ifindex: u32, interface: Interface);
+}
+
+/// The resolver's handle. Dropping it is [`NextHops::stop`].
+#[derive(Debug)]
+pub struct NextHops {
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What the handle asks of the thread.
+#[derive(Debug)]
+enum Command {
+    Track { index: u32, source: Ipv4Addr, destination: Ipv4Addr },
+    Release { index: u32 },
+}
+
+impl NextHops {
+    /// Starts the resolver in the calling thread's network namespace. Only next hops that leave through one of
+    /// the interfaces `attached` (by ifindex) are ever published as resolved. When it returns, the interfaces'
+    /// addresses have been published.
+    ///
+    /// # Errors
+    /// When the thread cannot be made or netlink refuses.
+    pub async fn start(publish: Box<dyn Publish>, attached: BTreeSet<u32>) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (started, ready) = oneshot::channel();
+        let thread = thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            runtime.block_on(netlink::run(publish, attached, receiver, started));
+        })?;
+        let handle = Self { commands: Some(commands), thread: Some(thread) };
+        match ready.await {
+            Ok(result) => result.map(|()| handle),
+            Err(_) => Err(io::Error::other("the next-hop thread ended while starting")),
+        }
+    }
+
+    /// Resolves the next hop from `source`, one of our addresses, to `destination`, publishes it at `index`
+    /// and keeps it up to date until it is released. The index must be free and not 0.
+    pub fn track(&self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
+        self.send(Command::Track { index, source, destination });
+    }
+
+    /// Publishes `index` as unresolved and forgets it.
+    pub fn release(&self, index: u32) {
+        self.send(Command::Release { index });
+    }
+
+    /// Releases the neighbour entries that were kept resolved and ends the thread. Takes as long as the kernel
+    /// takes to answer; a second call does nothing.
+    pub fn stop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the next-hop thread panicked; neighbour entries may stay managed");
+        }
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends only when the sender is gone, or by a panic, which `stop` reports.
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(command);
+        }
+    }
+}
+
+impl Drop for NextHops {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,145 @@
+//! What the operator decides about the core.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use super::policy::PeerPolicy;
+
+/// Settings of a [`Server`](super::Server), which checks them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The realm of all users: 1 to 64 bytes, so that a 401 fits 160 bytes.
+    pub realm: String,
+    /// SOFTWARE in authenticated responses; `None` to send none (RFC 8489 section 16.1.2).
+    pub software: Option<String>,
+    /// Relayed transport addresses are on these.
+    pub relay_addresses: Vec<IpAddr>,
+    /// And have these ports.
+    pub relay_ports: RangeInclusive<u16>,
+    /// Relay address to the address it is reached by from outside, where that differs.
+    pub external_addresses: HashMap<IpAddr, IpAddr>,
+    /// The server's listeners. No peer is on their addresses, relayed transport addresses aside.
+    pub listeners: Vec<SocketAddr>,
+    /// How long things last.
+    pub lifetimes: Lifetimes,
+    /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
+    /// with its channel.
+    pub strict_permissions: bool,
+    /// Who may be a peer.
+    pub policy: PeerPolicy,
+}
+
+/// How long things last unless refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// An allocation whose client asks for nothing, or for less.
+    pub default: Duration,
+    /// An allocation whose client asks for more.
+    pub max: Duration,
+    /// A permission.
+    pub permission: Duration,
+    /// A channel.
+    pub channel: Duration,
+}
+
+impl Default for Lifetimes {
+    /// RFC 8656's: 600 s, at most 3600 s, 300 s, 600 s.
+    fn default() -> Self {
+        Self {
+            default: Duration::from_secs(600),
+            max: Duration::from_secs(3600),
+            permission: Duration::from_secs(300),
+            channel: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why a [`Config`] will not do. Names are those of the configuration keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The realm is empty, too long, or not plain text.
+    #[error("realm {realm:?}: it must have 1 to 64 bytes and no control characters or quotes")]
+    Realm {
+        /// As configured.
+        realm: String,
+    },
+    /// SOFTWARE must be shorter than 128 characters.
+    #[error("software: its text must have 1 to 127 bytes")]
+    Software,
+    /// There is no relay address.
+    #[error("relay_address: at least one is needed")]
+    NoRelayAddress,
+    /// A relay address cannot be one.
+    #[error("relay_address {ip}: it must be an IPv4 address of this host, no wildcard")]
+    RelayAddress {
+        /// As configured.
+        ip: IpAddr,
+    },
+    /// The range of relayed ports is empty or reaches into the well-known ports.
+    #[error("relay_ports {}-{}: the range must not be empty nor go below 1024", ports.start(), ports.end())]
+    RelayPorts {
+        /// As configured.
+        ports: RangeInclusive<u16>,
+    },
+    /// A listener is inside the range of relayed ports.
+    #[error("listen udp://{listener}: the port is inside relay_ports; change one of them")]
+    ListenerInRelayPorts {
+        /// As configured.
+        listener: SocketAddr,
+    },
+    /// An external address must stand for one relay address, and be nothing else.
+    #[error("external_ip {external}: it must belong to exactly one relay_address and be none itself")]
+    ExternalAddress {
+        /// As configured.
+        external: IpAddr,
+    },
+    /// A lifetime is zero, or the maximum is below the default.
+    #[error("lifetimes: none may be zero, and max not be below default")]
+    Lifetimes,
+}
+
+/// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 8 of FINGERPRINT)
+/// has at most 160 bytes.
+const MAX_REALM_LEN: usize = 64;
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let realm_is_text = !self.realm.chars().any(|c| c.is_control() || c == '"' || c == '\\');
+        if self.realm.is_empty() || self.realm.len() > MAX_REALM_LEN || !realm_is_text {
+            return Err(ConfigError::Realm { realm: self.realm.clone() });
+        }
+        if self.software.as_ref().is_some_and(|software| software.is_empty() || software.len() > 127) {
+            return Err(ConfigError::Software);
+        }
+        if self.relay_addresses.is_empty() {
+            return Err(ConfigError::NoRelayAddress);
+        }
+        for &ip in &self.relay_addresses {
+            if !ip.is_ipv4() || ip.is_unspecified() || ip.is_multicast() {
+                return Err(ConfigError::RelayAddress { ip });
+            }
+        }
+        if self.relay_ports.is_empty() || *self.relay_ports.start() < 1024 {
+            return Err(ConfigError::RelayPorts { ports: self.relay_ports.clone() });
+        }
+        if let Some(&listener) = self.listeners.iter().find(|l| self.relay_ports.contains(&l.port())) {
+            return Err(ConfigError::ListenerInRelayPorts { listener });
+        }
+        for (relay, &external) in &self.external_addresses {
+            let same = self.external_addresses.values().filter(|&&other| other == external).count();
+            let stands_for_one = same == 1 && self.relay_addresses.contains(relay);
+            if !stands_for_one || self.relay_addresses.contains(&external) || !external.is_ipv4() {
+                return Err(ConfigError::ExternalAddress { external });
+            }
+        }
+        let Lifetimes { default, max, permission, channel } = self.lifetimes;
+        if max < default || [default, permission, channel].contains(&Duration::ZERO) {
+            return Err(ConfigError::Lifetimes);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The server's own addresses: what a destination is before anything is sent to it. Data for one of them
+//! never leaves the relay, and reaches nothing but a live allocation (DESIGN section 10).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use super::address::{PeerAddr, RelayedAddr};
+
+/// What a transport address is to this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// Somebody else's.
+    Peer(PeerAddr),
+    /// A relayed transport address of this server, whether anybody has it or not.
+    Relayed(RelayedAddr),
+    /// Another transport address of this host: nothing for a TURN client.
+    Own,
+}
+
+impl Destination {
+    /// The peer and whether it is a hairpin; `None` for what is nobody's.
+    pub(super) fn peer(self) -> Option<(PeerAddr, bool)> {
+        match self {
+            Self::Peer(peer) => Some((peer, false)),
+            Self::Relayed(relayed) => Some((relayed.into(), true)),
+            Self::Own => None,
+        }
+    }
+}
+
+/// Listeners, relay addresses and the external addresses they are mapped to.
+#[derive(Debug)]
+pub(super) struct OwnAddresses {
+    listeners: Vec<IpAddr>,
+    relay: Vec<IpAddr>,
+    ports: RangeInclusive<u16>,
+    external_of: HashMap<IpAddr, IpAddr>,
+    relay_of: HashMap<IpAddr, IpAddr>,
+}
+
+impl OwnAddresses {
+    pub(super) fn new(
+        listeners: &[SocketAddr],
+        relay: &[IpAddr],
+        ports: &RangeInclusive<u16>,
+        external_of: &HashMap<IpAddr, IpAddr>,
+    ) -> Self {
+        Self {
+            listeners: listeners.iter().map(SocketAddr::ip).collect(),
+            relay: relay.to_vec(),
+            ports: ports.clone(),
+            external_of: external_of.clone(),
+            relay_of: external_of.iter().map(|(&relay, &external)| (external, relay)).collect(),
+        }
+    }
+
+    /// What `address` is. External forms of relayed addresses become the addresses themselves.
+    pub(super) fn resolve(&self, address: SocketAddr) -> Destination {
+        let ip = self.local_form(address.ip());
+        if self.relay.contains(&ip) {
+            if self.ports.contains(&address.port()) {
+                Destination::Relayed(RelayedAddr(SocketAddr::new(ip, address.port())))
+            } else {
+                Destination::Own
+            }
+        } else if self.listeners.contains(&ip) {
+            Destination::Own
+        } else {
+            Destination::Peer(PeerAddr(address))
+        }
+    }
+
+    /// The relay address that an external address stands for, else the address itself.
+    pub(super) fn local_form(&self, ip: IpAddr) -> IpAddr {
+        self.relay_of.get(&ip).copied().unwrap_or(ip)
+    }
+
+    /// Whether relayed transport addresses are on this address (in its local form).
+    pub(super) fn is_relay(&self, ip: IpAddr) -> bool {
+        self.relay.contains(&ip)
+    }
+
+    /// Whether a listener is on this address.
+    pub(super) fn is_listener(&self, ip: IpAddr) -> bool {
+        self.listeners.contains(&ip)
+    }
+
+    /// The external form of a relayed address, if it has one.
+    pub(super) fn external(&self, RelayedAddr(relayed): RelayedAddr) -> Option<SocketAddr> {
+        self.external_of.get(&relayed.ip()).map(|&ip| SocketAddr::new(ip, relayed.port()))
+    }
+
+    /// The relayed address as clients and peers are told.
+    pub(super) fn advertised(&self, relayed: RelayedAddr) -> SocketAddr {
+        self.external(relayed).unwrap_or(relayed.0)
+    }
+}

@@ -1,0 +1,145 @@
+//! Ports of relayed transport addresses: chosen at random (RFC 6056), never given twice.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use rand::{Rng, RngExt};
+
+use super::address::RelayedAddr;
+
+/// Which ports will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parity {
+    /// All.
+    Any,
+    /// Even ones (EVEN-PORT).
+    Even,
+}
+
+/// The ports of all relay addresses.
+#[derive(Debug)]
+pub(super) struct RelayedPorts {
+    range: RangeInclusive<u16>,
+    addresses: Vec<AddressPorts>,
+}
+
+/// The ports of one relay address: one bit each, by port, set while the port is somebody's or does not exist.
+#[derive(Debug)]
+struct AddressPorts {
+    ip: IpAddr,
+    taken: Box<[u64; WORDS]>,
+}
+
+const WORDS: usize = (1 << 16) / 64;
+
+/// Bits of even ports.
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
+impl RelayedPorts {
+    /// All ports of `range` on all `addresses`, free.
+    pub(super) fn new(addresses: &[IpAddr], range: &RangeInclusive<u16>) -> Self {
+        let mut taken = Box::new([u64::MAX; WORDS]);
+        for port in range.clone() {
+            taken[port as usize / 64] &= !(1 << (port % 64));
+        }
+        let addresses = addresses.iter().map(|&ip| AddressPorts { ip, taken: taken.clone() }).collect();
+        Self { range: range.clone(), addresses }
+    }
+
+    /// Takes a free port: of a random address, at a random place, the next free one from there (RFC 6056
+    /// section 3.3.1).
+    pub(super) fn take(&mut self, parity: Parity, rng: &mut (impl Rng + ?Sized)) -> Option<RelayedAddr> {
+        let first_address = rng.random_range(0..self.addresses.len());
+        let first_port = rng.random_range(self.range.clone());
+        let (before, from) = self.addresses.split_at_mut(first_address);
+        from.iter_mut().chain(before).find_map(|address| address.take(parity, first_port))
+    }
+
+    /// Frees a port that [`take`](Self::take) gave out.
+    pub(super) fn release(&mut self, RelayedAddr(relayed): RelayedAddr) {
+        let address = self
+            .addresses
+            .iter_mut()
+            .find(|address| address.ip == relayed.ip())
+            .expect("relayed addresses are on relay addresses");
+        address.taken[relayed.port() as usize / 64] &= !(1 << (relayed.port() % 64));
+    }
+}
+
+impl AddressPorts {
+    fn take(&mut self, parity: Parity, first_port: u16) -> Option<RelayedAddr> {
+        let wanted = match parity {
+            Parity::Any => u64::MAX,
+            Parity::Even => EVEN,
+        };
+        let first_word = first_port as usize / 64;
+        let from_first_port = u64::MAX << (first_port % 64);
+        // The first word comes twice: from the first port on, and at the end, once around, up to it.
+        let port = (0..=WORDS).find_map(|step| {
+            let word = (first_word + step) % WORDS;
+            let mask = if step == 0 { from_first_port } else { u64::MAX };
+            let free = !self.taken[word] & wanted & mask;
+            (free != 0).then(|| word * 64 + free.trailing_zeros() as usize)
+        })?;
+        self.taken[port / 64] |= 1 << (port % 64);
+        Some(RelayedAddr(SocketAddr::new(self.ip, port as u16)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn ips(n: u8) -> Vec<IpAddr> {
+        (1..=n).map(|last| IpAddr::from([192, 0, 2, last])).collect()
+    }
+
+    #[test]
+    fn turn_026_060_every_port_is_given_once_and_then_none() {
+        for range in [60_000..=60_200, 65_500..=65_535, 1024..=1024, 127..=128] {
+            let mut rng = StdRng::seed_from_u64(1);
+            let mut ports = RelayedPorts::new(&ips(2), &range);
+            let mut taken = BTreeSet::new();
+            while let Some(RelayedAddr(address)) = ports.take(Parity::Any, &mut rng) {
+                assert!(range.contains(&address.port()));
+                assert!(taken.insert(address), "{address} was given twice");
+            }
+            assert_eq!(taken.len(), 2 * range.clone().count());
+
+            let one = RelayedAddr(*taken.first().unwrap());
+            ports.release(one);
+            assert_eq!(ports.take(Parity::Any, &mut rng), Some(one));
+            assert_eq!(ports.take(Parity::Any, &mut rng), None);
+        }
+    }
+
+    #[test]
+    fn turn_067_even_ports_run_out_by_themselves() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut ports = RelayedPorts::new(&ips(1), &(50_001..=50_010));
+        for _ in 0..5 {
+            let RelayedAddr(address) = ports.take(Parity::Even, &mut rng).unwrap();
+            assert_eq!(address.port() % 2, 0);
+        }
+        assert_eq!(ports.take(Parity::Even, &mut rng), None);
+        assert!(ports.take(Parity::Any, &mut rng).is_some());
+    }
+
+    #[test]
+    fn turn_074_ports_are_spread_over_the_range() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut ports = RelayedPorts::new(&ips(1), &(49_152..=65_535));
+        let mut quarters = [0; 4];
+        for _ in 0..400 {
+            let RelayedAddr(address) = ports.take(Parity::Any, &mut rng).unwrap();
+            quarters[(address.port() as usize - 49_152) / 4096] += 1;
+        }
+        assert!(quarters.iter().all(|&n| n > 50), "{quarters:?}");
+    }
+}

@@ -1,0 +1,52 @@
+//! ChannelBind (RFC 8656 section 12.2).
+
+use super::{Granted, Request, reply::Refusal};
+use crate::turn::{
+    address::ChannelNumber,
+    own_addresses::Destination,
+    permission::MAX_PERMISSIONS,
+    server::{Server, after},
+    stun::{AttributeType, ErrorCode},
+};
+
+impl Server {
+    pub(super) fn channel_bind(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
+        let id = self.allocation_of(request)?.id;
+        let number = request.message.fixed::<4>(AttributeType::CHANNEL_NUMBER)?;
+        let peer = request.message.xor_address(AttributeType::XOR_PEER_ADDRESS)?;
+        let ([high, low, ..], peer) = number.zip(peer).ok_or(ErrorCode::BadRequest)?;
+        let number = ChannelNumber::new(u16::from_be_bytes([high, low])).ok_or(ErrorCode::BadRequest)?;
+        if peer.port() == 0 {
+            return Err(ErrorCode::BadRequest.into());
+        }
+        let destination = self.own.resolve(peer);
+        let allocation = self.allocations.get_mut(id).ok_or(ErrorCode::AllocationMismatch)?;
+        if let Some((peer, _)) = destination.peer() {
+            allocation.channels().check(number, peer).map_err(|_| ErrorCode::BadRequest)?;
+        }
+        if !peer.is_ipv4() {
+            return Err(ErrorCode::PeerAddressFamilyMismatch.into());
+        }
+        let (peer, hairpin) = match destination {
+            Destination::Peer(peer) if self.config.policy.permits(peer.0.ip()) => (peer, false),
+            Destination::Relayed(relayed) => (relayed.into(), true),
+            Destination::Peer(_) | Destination::Own => return Err(ErrorCode::Forbidden.into()),
+        };
+        let permissions = allocation.permissions();
+        if !permissions.contains(peer.0.ip()) && permissions.len() == MAX_PERMISSIONS {
+            return Err(ErrorCode::InsufficientCapacity.into());
+        }
+
+        let channel_until = after(request.now, self.config.lifetimes.channel);
+        let permission_until = after(request.now, self.config.lifetimes.permission);
+        // Clients in the field refresh channels alone and expect the permission to last as long
+        // (conformance.md, "Where the texts disagree").
+        let permission_until = if self.config.strict_permissions {
+            permission_until
+        } else {
+            permission_until.max(channel_until)
+        };
+        allocation.bind(number, (peer, hairpin), channel_until, permission_until, &mut self.effects);
+        Ok(Some(request.reply.success()))
+    }
+}

@@ -1,0 +1,222 @@
+//! The server: its inputs, its outputs, and the way of a datagram to what handles it.
+
+use std::{collections::HashMap, time::Duration};
+
+use rand::CryptoRng;
+use relay_common::{
+    channel_data::{FirstByte, classify},
+    clock::BootNanos,
+};
+
+use super::{
+    address::{FiveTuple, PeerAddr, RelayedAddr},
+    allocation::{Allocations, Effects},
+    config::{Config, ConfigError},
+    credentials::Credentials,
+    drops::{DropReason, Drops},
+    flow::AllocationId,
+    nonce::Nonces,
+    output::{EndReason, Output},
+    own_addresses::OwnAddresses,
+    ports::RelayedPorts,
+    requests::PendingAllocate,
+    session::{Session, SessionChannel, Totals},
+    timers::Timer,
+    traffic::Relayed,
+};
+
+/// A TURN server (RFC 8656) without sockets and clock.
+///
+/// Every input first ends what has expired by `now`, so nothing that is over ever counts, however late the
+/// driver calls [`handle_timeout`](Self::handle_timeout).
+pub struct Server {
+    pub(super) config: Config,
+    pub(super) credentials: Credentials,
+    pub(super) nonces: Nonces,
+    pub(super) rng: Box<dyn CryptoRng + Send>,
+    pub(super) own: OwnAddresses,
+    pub(super) ports: RelayedPorts,
+    pub(super) allocations: Allocations,
+    pub(super) effects: Effects,
+    pub(super) pending: HashMap<RelayedAddr, PendingAllocate>,
+    pub(super) last_allocation: AllocationId,
+    pub(super) relayed: Relayed,
+    pub(super) drops: Drops,
+}
+
+/// Why the driver could not open a relayed address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Another program has the port: another one may do.
+    InUse,
+    /// No other port would do either.
+    Other,
+}
+
+impl Server {
+    /// A server without allocations. `nonce_key` and `rng` must be unpredictable to clients: the one makes
+    /// nonces, the other chooses ports and the transaction IDs of Data indications.
+    pub fn new(
+        config: Config,
+        credentials: Credentials,
+        nonce_key: [u8; 32],
+        rng: impl CryptoRng + Send + 'static,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            credentials,
+            nonces: Nonces::new(nonce_key),
+            rng: Box::new(rng),
+            own: OwnAddresses::new(
+                &config.listeners,
+                &config.relay_addresses,
+                &config.relay_ports,
+                &config.external_addresses,
+            ),
+            ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
+            allocations: Allocations::default(),
+            effects: Effects::default(),
+            pending: HashMap::new(),
+            last_allocation: AllocationId(0),
+            relayed: Relayed::default(),
+            drops: Drops::new(),
+            config,
+        })
+    }
+
+    /// A datagram has come to a listener.
+    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, datagram: &[u8]) {
+        self.expire(now);
+        let first_byte = datagram.first().map_or(FirstByte::Other, |&byte| classify(byte));
+        let handled = match first_byte {
+            FirstByte::Stun => self.handle_stun(now, five_tuple, datagram),
+            FirstByte::ChannelData => self.relay_channel_data(five_tuple, datagram),
+            FirstByte::Dtls => Err(DropReason::Dtls),
+            FirstByte::Other => Err(DropReason::NotTurn),
+        };
+        self.count_drop(handled);
+    }
+
+    /// A datagram with `data` has come from `peer` to the relayed address.
+    pub fn handle_peer(&mut self, now: BootNanos, relayed: RelayedAddr, peer: PeerAddr, data: &[u8]) {
+        self.expire(now);
+        let handled = self.relay_peer_data(relayed, peer, data);
+        self.count_drop(handled);
+    }
+
+    /// The answer to [`Output::OpenRelayed`].
+    pub fn relayed_address_opened(
+        &mut self,
+        now: BootNanos,
+        relayed: RelayedAddr,
+        result: Result<(), OpenError>,
+    ) {
+        self.expire(now);
+        if let Some(pending) = self.pending.remove(&relayed) {
+            self.continue_allocate(now, relayed, pending, result);
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootNanos) {
+        self.expire(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<BootNanos> {
+        self.effects.timers.next()
+    }
+
+    /// The next thing to do. To be called after each input until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.effects.outputs.pop_front()
+    }
+
+    /// Ends every allocation.
+    pub fn shutdown(&mut self, now: BootNanos) {
+        self.expire(now);
+        while let Some(id) = self.allocations.first() {
+            self.end_allocation(id, EndReason::Shutdown);
+        }
+    }
+
+    /// Numbers of live things.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { allocations: self.allocations.len(), ..Totals::default() };
+        for allocation in self.allocations.iter() {
+            totals.permissions += allocation.permissions().len();
+            totals.channels += allocation.channels().len();
+        }
+        totals
+    }
+
+    /// What the slow path relayed.
+    pub const fn relayed_traffic(&self) -> Relayed {
+        self.relayed
+    }
+
+    /// What the slow path dropped, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.drops.iter()
+    }
+
+    /// Every live allocation, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
+        self.allocations.iter().map(|allocation| Session {
+            allocation: allocation.id,
+            username: allocation.username.to_string(),
+            five_tuple: allocation.five_tuple,
+            relayed: allocation.relayed,
+            external: self.own.external(allocation.relayed),
+            expires: allocation.expires(),
+            permissions: allocation.permissions().iter().collect(),
+            channels: allocation
+                .channels()
+                .iter()
+                .map(|channel| SessionChannel {
+                    number: channel.number,
+                    peer: channel.peer,
+                    expires: channel.expires,
+                })
+                .collect(),
+            to_peer: allocation.to_peer,
+            to_client: allocation.to_client,
+        })
+    }
+
+    /// Ends what has expired by `now`.
+    fn expire(&mut self, now: BootNanos) {
+        while let Some(timer) = self.effects.timers.pop_due(now) {
+            match timer {
+                Timer::Allocation(id) => self.end_allocation(id, EndReason::Expired),
+                Timer::Permission(id, ip) => {
+                    if let Some(allocation) = self.allocations.get_mut(id) {
+                        allocation.permission_expired(ip, &mut self.effects);
+                    }
+                }
+                Timer::Channel(id, number) => {
+                    if let Some(allocation) = self.allocations.get_mut(id) {
+                        allocation.channel_expired(number, &mut self.effects);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_allocation(&mut self, id: AllocationId, reason: EndReason) {
+        if let Some(relayed) = self.allocations.end(id, reason, &mut self.effects) {
+            self.ports.release(relayed);
+        }
+    }
+
+    fn count_drop(&mut self, handled: Result<(), DropReason>) {
+        if let Err(reason) = handled {
+            self.drops.count(reason);
+        }
+    }
+}
+
+/// The moment `duration` after `now`.
+pub(super) const fn after(now: BootNanos, duration: Duration) -> BootNanos {
+    now.saturating_add(duration.as_secs() * 1_000_000_000 + duration.subsec_nanos() as u64)
+}
