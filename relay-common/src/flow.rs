@@ -63,8 +63,9 @@ pub enum FlowKind {
 
 /// Bits of [`FlowV4::flags`].
 pub mod flags {
-    /// The peer is a relayed transport address of this same server: the program looks up the other
-    /// allocation's flow and rewrites ChannelData to ChannelData in one pass.
+    /// The peer is a relayed transport address of this same server. To the peer: the program looks up the
+    /// other allocation's flow and rewrites ChannelData to ChannelData in one pass. To the client: only that
+    /// second lookup may use the flow; what comes in by a wire has a forged source.
     pub const HAIRPIN: u8 = 1 << 0;
 }
 

@@ -10,6 +10,15 @@ pub struct Interface {
     pub attached: u16,
 }
 
+impl Interface {
+    /// The one word that an attached interface with this MAC address is, for the program to compare with.
+    #[inline(always)]
+    pub const fn word(mac: [u16; 3]) -> u64 {
+        // SAFETY: same size; every bit pattern is a valid u64.
+        unsafe { core::mem::transmute::<[u16; 4], u64>([mac[0], mac[1], mac[2], 1]) }
+    }
+}
+
 #[cfg(feature = "user")]
 // SAFETY: repr(C), 6 + 2 bytes, no padding, every bit pattern valid.
 unsafe impl aya::Pod for Interface {}

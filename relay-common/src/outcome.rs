@@ -43,7 +43,7 @@ outcomes! {
     NoFlow = "no_flow", Punt;
     /// An IPv4 header with options.
     IpOptions = "ip_options", Punt;
-    /// An IPv4 fragment. Counted for every UDP fragment, since only the first one has ports.
+    /// The first fragment of an IPv4 packet. Later ones have no ports to tell that they are ours: not counted.
     Fragment = "fragment", Punt;
     /// The IPv4 header checksum is wrong; the kernel drops such a packet.
     IpChecksum = "ip_checksum", Punt;
@@ -61,11 +61,11 @@ outcomes! {
     NextHop = "next_hop", Punt;
     /// The egress interface is not one that the program is attached to.
     TxPort = "tx_port", Punt;
-    /// The flow or next hop was being changed while it was read.
+    /// The flow or next hop was being changed while it was read, or was never whole.
     Torn = "torn", Punt;
     /// The driver left no room to grow the frame.
     Headroom = "headroom", Punt;
-    /// The frame is too fragmented in memory for its headers to be read.
+    /// The frame does not lie in one piece of memory (a jumbo frame, say).
     NonLinear = "non_linear", Punt;
     /// The other allocation of a hairpin has no live flow for this sender.
     HairpinMiss = "hairpin_miss", Punt;
@@ -73,7 +73,7 @@ outcomes! {
     Expired = "expired", Drop;
     /// ChannelData whose length field says more than the datagram holds.
     ChannelDataLength = "channel_data_length", Drop;
-    /// A UDP length below 8 or beyond the IP packet.
+    /// A UDP length below 8 or beyond the IP packet, or an IP length beyond the frame.
     UdpLength = "udp_length", Drop;
     /// The first byte of a datagram to a listener is none of STUN, DTLS and ChannelData.
     NotTurn = "not_turn", Drop;

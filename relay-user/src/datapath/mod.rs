@@ -3,9 +3,11 @@
 //! *A miss is a punt*: whatever a datapath does not forward reaches the core through the sockets, so every
 //! datapath may fail or stop at any moment and media goes on, slower.
 
+pub mod encode;
 mod open;
 pub mod program;
 mod userspace;
+mod xdp;
 
 use std::net::SocketAddr;
 

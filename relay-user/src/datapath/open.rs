@@ -1,12 +1,17 @@
 //! Chooses and opens a datapath: native XDP, else generic XDP, else userspace, and says why.
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use super::{Datapath, Userspace};
+use nix::net::if_::if_nametoindex;
+
+use super::{
+    Datapath, Userspace,
+    xdp::{self, PinError, Pins, Xdp},
+};
 
 /// What to attach, where, and how much room to make.
 #[derive(Clone, Debug)]
@@ -98,6 +103,13 @@ impl fmt::Debug for Opened {
     }
 }
 
+/// An interface to attach to.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) ifindex: u32,
+}
+
 /// An interface that the program is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedInterface {
@@ -133,37 +145,87 @@ pub enum OpenError {
         /// The other's directory.
         directory: PathBuf,
     },
-    /// Netlink, BPF or the bpffs failed in a way that no other mode would mend.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    /// The pins cannot be read or removed.
+    #[error("{0}")]
+    Pins(String),
 }
 
 /// Opens the datapath that `options` ask for. Needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON unless the mode
-/// is [`DatapathMode::Userspace`]. The calling thread's network namespace counts.
+/// is [`DatapathMode::Userspace`]. The calling thread's network namespace counts. What a crashed daemon left is
+/// removed first, in every mode: its flows must not go on beside ours.
 pub async fn open(options: XdpOptions) -> Result<Opened, OpenError> {
-    let warnings = match options.mode {
-        DatapathMode::Userspace => Vec::new(),
-        mode => vec![format!("{mode}: this build has no kernel program")],
-    };
-    Ok(Opened {
+    let mut warnings = Vec::new();
+    let (removed, pins) = take_over(&options, &mut warnings)?;
+    let userspace = |warnings, removed| Opened {
         datapath: Box::new(Userspace),
         mode: DatapathMode::Userspace,
         interfaces: Vec::new(),
         warnings,
-        removed: Vec::new(),
-    })
+        removed,
+    };
+    if options.mode == DatapathMode::Userspace {
+        return Ok(userspace(warnings, removed));
+    }
+    let targets = targets(&options.interfaces)?;
+    match Xdp::open(&options, &targets, pins, &mut warnings).await {
+        Ok((xdp, mode)) => {
+            let interfaces = xdp.interfaces();
+            Ok(Opened { datapath: Box::new(xdp), mode, interfaces, warnings, removed })
+        }
+        Err(reason) if options.mode == DatapathMode::Auto => {
+            warnings.push(reason);
+            Ok(userspace(warnings, removed))
+        }
+        Err(reason) => Err(OpenError::Impossible { mode: options.mode, reason }),
+    }
 }
 
 /// Removes what a crashed daemon left pinned below `bpffs`, so that its flows end, and says what was removed.
 /// A running daemon's pins are left alone and reported as [`OpenError::InUse`].
 pub fn detach(bpffs: &Path) -> Result<Vec<String>, OpenError> {
-    let _ = bpffs;
-    Ok(Vec::new())
+    xdp::remove_leftovers(bpffs).map_err(|error| match error {
+        PinError::InUse(directory) => OpenError::InUse { directory },
+        PinError::NotBpffs(_) | PinError::Io(..) => OpenError::Pins(error.to_string()),
+    })
+}
+
+/// Removes leftovers and claims the directory of pins. Without pins, `warnings` says why.
+fn take_over(
+    options: &XdpOptions,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<String>, Option<Pins>), OpenError> {
+    let mut removed = Vec::new();
+    let claimed = xdp::remove_leftovers(&options.bpffs).and_then(|leftovers| {
+        removed = leftovers;
+        (options.mode != DatapathMode::Userspace).then(|| Pins::claim(&options.bpffs)).transpose()
+    });
+    match claimed {
+        Ok(pins) => Ok((removed, pins)),
+        // Nothing to pin; whoever is there does not disturb.
+        Err(_) if options.mode == DatapathMode::Userspace => Ok((removed, None)),
+        Err(PinError::InUse(directory)) => Err(OpenError::InUse { directory }),
+        Err(error) => {
+            warnings.push(not_pinned(&error));
+            Ok((removed, None))
+        }
+    }
+}
+
+/// The warning when flows will not outlive the process.
+pub(super) fn not_pinned(error: &PinError) -> String {
+    format!("not pinned, so established flows end with this process: {error}")
+}
+
+fn targets(names: &[String]) -> Result<Vec<Target>, OpenError> {
+    let mut targets: Vec<Target> = Vec::new();
+    for name in names {
+        let ifindex =
+            if_nametoindex(name.as_str()).map_err(|_| OpenError::NoInterface { name: name.clone() })?;
+        if targets.iter().all(|target| target.ifindex != ifindex) {
+            targets.push(Target { name: name.clone(), ifindex });
+        }
+    }
+    Ok(targets)
 }
 
 #[cfg(test)]

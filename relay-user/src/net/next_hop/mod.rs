@@ -13,15 +13,27 @@ mod resolver;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, thread};
 
-use relay_common::{interface::Interface, next_hop::NextHop};
 use tokio::sync::{mpsc, oneshot};
+
+/// How packets to a destination leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Egress interface.
+    pub ifindex: u32,
+    /// Largest IP packet in bytes: the route's MTU, but never more than the interface's.
+    pub mtu: u32,
+    /// MAC address of the gateway, or of the destination itself.
+    pub destination_mac: [u8; 6],
+    /// MAC address of the egress interface.
+    pub source_mac: [u8; 6],
+}
 
 /// Where resolved next hops and interface addresses go. Called on the resolver's thread.
 pub trait Publish: Send {
-    /// The next hop at `index` is now this; sealed for its index. `ifindex` 0: unresolved.
-    fn next_hop(&mut self, index: u32, next_hop: NextHop);
-    /// An attached interface has this MAC address; all zero: it is gone.
-    fn interface(&mut self, ifindex: u32, interface: Interface);
+    /// The next hop at `index` is now this. `None`: unresolved.
+    fn next_hop(&mut self, index: u32, next_hop: Option<NextHop>);
+    /// An attached interface has this MAC address. `None`: it is gone.
+    fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>);
 }
 
 /// The resolver's handle. Dropping it is [`NextHops::stop`].
@@ -63,7 +75,7 @@ impl NextHops {
     }
 
     /// Resolves the next hop from `source`, one of our addresses, to `destination`, publishes it at `index`
-    /// and keeps it up to date until it is released. The index must be free and not 0.
+    /// and keeps it up to date until it is released. The index must not be in use.
     pub fn track(&self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
         self.send(Command::Track { index, source, destination });
     }

@@ -8,9 +8,8 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use relay_common::{interface::Interface, next_hop::NextHop};
 
-use super::Publish;
+use super::{NextHop, Publish};
 
 /// A network interface, as far as next hops depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +69,8 @@ pub(super) enum Work {
 
 pub(super) struct Resolver {
     publish: Box<dyn Publish>,
-    /// Interfaces the program is attached to, and what was published of them.
-    attached: BTreeMap<u32, Interface>,
+    /// Interfaces the program is attached to, and the MAC addresses published for them.
+    attached: BTreeMap<u32, Option<[u8; 6]>>,
     links: HashMap<u32, Link>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     hops: HashMap<u32, Hop>,
@@ -88,7 +87,7 @@ struct Hop {
     source: Ipv4Addr,
     destination: Ipv4Addr,
     route: Option<Route>,
-    published: NextHop,
+    published: Option<NextHop>,
     /// In `routes_due`.
     due: bool,
 }
@@ -103,7 +102,7 @@ impl Resolver {
     pub(super) fn new(publish: Box<dyn Publish>, attached: BTreeSet<u32>) -> Self {
         Self {
             publish,
-            attached: attached.into_iter().map(|ifindex| (ifindex, Interface::default())).collect(),
+            attached: attached.into_iter().map(|ifindex| (ifindex, None)).collect(),
             links: HashMap::new(),
             neighbours: HashMap::new(),
             hops: HashMap::new(),
@@ -115,9 +114,8 @@ impl Resolver {
     }
 
     pub(super) fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        let unresolved = NextHop::default().sealed(index);
-        self.publish.next_hop(index, unresolved);
-        let hop = Hop { source, destination, route: None, published: unresolved, due: true };
+        self.publish.next_hop(index, None);
+        let hop = Hop { source, destination, route: None, published: None, due: true };
         self.hops.insert(index, hop);
         self.by_destination.insert((destination.into(), index));
         // A new flow waits for it; whatever else is due had a next hop so far.
@@ -138,9 +136,15 @@ impl Resolver {
 
     pub(super) fn link(&mut self, ifindex: u32, link: Link) {
         self.publish_interface(ifindex, link.mac);
-        self.links.insert(ifindex, link);
-        // The kernel drops IPv4 routes of a link that goes down without telling, so ask again for all.
-        self.routes_changed(Ipv4Net::default());
+        let up = link.up;
+        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
+        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
+        // that comes up, without a word (net/ipv4/fib_semantics.c).
+        if !up {
+            self.look_up_routes_by(ifindex);
+        } else if was_down && self.attached.contains_key(&ifindex) {
+            self.routes_changed(Ipv4Net::default());
+        }
         self.republish_link(ifindex);
     }
 
@@ -154,7 +158,7 @@ impl Resolver {
             );
         }
         self.publish_interface(ifindex, None);
-        self.routes_changed(Ipv4Net::default());
+        self.look_up_routes_by(ifindex);
         self.republish_link(ifindex);
     }
 
@@ -175,13 +179,8 @@ impl Resolver {
     /// Routes to somewhere in `prefix` may have changed.
     pub(super) fn routes_changed(&mut self, prefix: Ipv4Net) {
         let range = (prefix.network().into(), 0)..=(prefix.broadcast().into(), u32::MAX);
-        for &(_, index) in self.by_destination.range(range) {
-            let hop = self.hops.get_mut(&index).expect("by_destination names tracked hops");
-            if !hop.due {
-                hop.due = true;
-                self.routes_due.push_back(index);
-            }
-        }
+        let indices: Vec<u32> = self.by_destination.range(range).map(|&(_, index)| index).collect();
+        self.look_up(indices);
     }
 
     /// Replaces the mirror by a fresh dump and asks again for everything.
@@ -197,6 +196,7 @@ impl Resolver {
         for (ifindex, link) in links {
             self.link(ifindex, link);
         }
+        self.routes_changed(Ipv4Net::default());
     }
 
     /// To be called every few seconds: a kernel before 5.16 does not keep neighbours by itself, and a request
@@ -232,6 +232,22 @@ impl Resolver {
         indices.into_iter().for_each(|index| self.release(index));
     }
 
+    fn look_up_routes_by(&mut self, ifindex: u32) {
+        let by = |hop: &Hop| hop.route.is_some_and(|route| route.ifindex == ifindex);
+        let indices = self.hops.iter().filter(|(_, hop)| by(hop)).map(|(index, _)| *index).collect();
+        self.look_up(indices);
+    }
+
+    fn look_up(&mut self, indices: Vec<u32>) {
+        for index in indices {
+            if let Some(hop) = self.hops.get_mut(&index)
+                && !std::mem::replace(&mut hop.due, true)
+            {
+                self.routes_due.push_back(index);
+            }
+        }
+    }
+
     fn set_route(&mut self, index: u32, route: Option<Route>) {
         let Some(hop) = self.hops.get_mut(&index) else { return };
         let old = hop.neighbour();
@@ -258,10 +274,9 @@ impl Resolver {
 
     fn publish_interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
         let Some(published) = self.attached.get_mut(&ifindex) else { return };
-        let interface = mac.map_or(Interface::default(), |mac| Interface { mac, attached: 1 });
-        if *published != interface {
-            *published = interface;
-            self.publish.interface(ifindex, interface);
+        if *published != mac {
+            *published = mac;
+            self.publish.interface(ifindex, mac);
         }
     }
 
@@ -281,7 +296,7 @@ impl Resolver {
 
     fn republish(&mut self, index: u32) {
         let Some(hop) = self.hops.get(&index) else { return };
-        let next_hop = self.next_hop(hop).unwrap_or_default().sealed(index);
+        let next_hop = self.next_hop(hop);
         if hop.published != next_hop {
             self.publish.next_hop(index, next_hop);
             self.hops.get_mut(&index).expect("just found").published = next_hop;
@@ -291,14 +306,9 @@ impl Resolver {
     fn next_hop(&self, hop: &Hop) -> Option<NextHop> {
         let route = hop.route.filter(|route| self.attached.contains_key(&route.ifindex))?;
         let link = self.links.get(&route.ifindex).filter(|link| link.up)?;
-        let source = link.mac?;
-        let destination = self.neighbours.get(&hop.neighbour()?)?.mac?;
+        let destination_mac = self.neighbours.get(&hop.neighbour()?)?.mac?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        let mut macs = [0; 12];
-        macs[..6].copy_from_slice(&destination);
-        macs[6..].copy_from_slice(&source);
-        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-        Some(NextHop { ifindex: route.ifindex, mtu, macs, ..NextHop::default() })
+        Some(NextHop { ifindex: route.ifindex, mtu, destination_mac, source_mac: link.mac? })
     }
 }
 
@@ -319,20 +329,19 @@ mod tests {
 
     #[derive(Default)]
     struct Published {
-        hops: HashMap<u32, NextHop>,
-        interfaces: HashMap<u32, Interface>,
+        hops: HashMap<u32, Option<NextHop>>,
+        interfaces: HashMap<u32, Option<[u8; 6]>>,
     }
 
     struct Recorder(Arc<Mutex<Published>>);
 
     impl Publish for Recorder {
-        fn next_hop(&mut self, index: u32, next_hop: NextHop) {
-            assert!(next_hop.verify(index), "published unsealed");
+        fn next_hop(&mut self, index: u32, next_hop: Option<NextHop>) {
             self.0.lock().unwrap().hops.insert(index, next_hop);
         }
 
-        fn interface(&mut self, ifindex: u32, interface: Interface) {
-            self.0.lock().unwrap().interfaces.insert(ifindex, interface);
+        fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
+            self.0.lock().unwrap().interfaces.insert(ifindex, mac);
         }
     }
 
@@ -362,11 +371,11 @@ mod tests {
             bench.resolver.route_found(1, Some(direct()));
             assert_eq!(bench.resolver.next_work(), Some(Work::Keep(KEY)));
             bench.resolver.neighbour(KEY, MANAGED);
-            assert_eq!(bench.hop(1).ifindex, CLIENT_SIDE);
+            assert!(bench.hop(1).is_some());
             bench
         }
 
-        fn hop(&self, index: u32) -> NextHop {
+        fn hop(&self, index: u32) -> Option<NextHop> {
             self.published.lock().unwrap().hops[&index]
         }
 
@@ -386,12 +395,12 @@ mod tests {
     #[test]
     fn a_next_hop_has_both_macs_and_the_smaller_mtu() {
         let mut bench = Bench::resolved();
-        let hop = bench.hop(1);
-        assert_eq!((&hop.macs[..6], &hop.macs[6..], hop.mtu), (&THEIRS[..], &OURS[..], 1500));
+        let expected = NextHop { ifindex: CLIENT_SIDE, mtu: 1500, destination_mac: THEIRS, source_mac: OURS };
+        assert_eq!(bench.hop(1), Some(expected));
         bench.resolver.route_found(1, Some(Route { mtu: Some(1400), ..direct() }));
-        assert_eq!(bench.hop(1).mtu, 1400);
+        assert_eq!(bench.hop(1).unwrap().mtu, 1400);
         bench.resolver.route_found(1, Some(Route { mtu: Some(9000), ..direct() }));
-        assert_eq!(bench.hop(1).mtu, 1500);
+        assert_eq!(bench.hop(1).unwrap().mtu, 1500);
     }
 
     #[test]
@@ -399,10 +408,10 @@ mod tests {
         let mut bench = Bench::resolved();
         let gateway: IpAddr = [198, 18, 1, 254].into();
         bench.resolver.route_found(1, Some(Route { gateway: Some(gateway), ..direct() }));
-        assert_eq!(bench.hop(1).ifindex, 0, "the gateway is not resolved yet");
+        assert_eq!(bench.hop(1), None, "the gateway is not resolved yet");
         assert_eq!(bench.work(), [Work::Release(KEY), Work::Keep((CLIENT_SIDE, gateway))]);
         bench.resolver.neighbour((CLIENT_SIDE, gateway), MANAGED);
-        assert_eq!(bench.hop(1).ifindex, CLIENT_SIDE);
+        assert!(bench.hop(1).is_some());
     }
 
     #[test]
@@ -410,40 +419,40 @@ mod tests {
         let mut bench = Bench::resolved();
         bench.resolver.route_found(1, Some(Route { ifindex: UNATTACHED, ..direct() }));
         bench.resolver.neighbour((UNATTACHED, DESTINATION.into()), MANAGED);
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
         bench.resolver.route_found(1, None);
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
     }
 
     #[test]
     fn a_neighbour_that_fails_or_moves_is_followed() {
         let mut bench = Bench::resolved();
         bench.resolver.neighbour(KEY, Neighbour { mac: None, ..MANAGED });
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
         bench.resolver.neighbour(KEY, Neighbour { mac: Some([7; 6]), ..MANAGED });
-        assert_eq!(bench.hop(1).macs[..6], [7; 6]);
+        assert_eq!(bench.hop(1).unwrap().destination_mac, [7; 6]);
     }
 
     #[test]
     fn a_link_that_goes_down_takes_its_next_hops_along_and_brings_them_back() {
         let mut bench = Bench::resolved();
         bench.resolver.link(CLIENT_SIDE, Link { up: false, ..link() });
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
         bench.resolver.neighbour_gone(KEY);
         assert!(!bench.work().contains(&Work::Keep(KEY)), "nothing resolves on a link that is down");
         bench.resolver.link(CLIENT_SIDE, link());
         assert!(bench.work().contains(&Work::Keep(KEY)), "a flap deleted the managed entry");
         bench.resolver.neighbour(KEY, MANAGED);
-        assert_eq!(bench.hop(1).ifindex, CLIENT_SIDE);
+        assert!(bench.hop(1).is_some());
     }
 
     #[test]
     fn a_new_mac_of_an_attached_interface_is_published_in_both_places() {
         let mut bench = Bench::resolved();
         bench.resolver.link(CLIENT_SIDE, Link { mac: Some([8; 6]), ..link() });
-        assert_eq!(bench.hop(1).macs[6..], [8; 6]);
+        assert_eq!(bench.hop(1).unwrap().source_mac, [8; 6]);
         let published = bench.published.lock().unwrap();
-        assert_eq!(published.interfaces[&CLIENT_SIDE], Interface { mac: [8; 6], attached: 1 });
+        assert_eq!(published.interfaces[&CLIENT_SIDE], Some([8; 6]));
         assert_eq!(published.interfaces.len(), 1, "only attached interfaces");
     }
 
@@ -454,7 +463,7 @@ mod tests {
         bench.resolver.route_found(2, Some(direct()));
         bench.work();
         bench.resolver.release(1);
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
         assert_eq!(bench.work(), []);
         bench.resolver.release(2);
         assert_eq!(bench.work(), [Work::Release(KEY)]);
@@ -490,12 +499,23 @@ mod tests {
     }
 
     #[test]
+    fn links_of_no_concern_cause_no_lookups() {
+        let mut bench = Bench::resolved();
+        bench.resolver.link(77, link());
+        bench.resolver.link(77, Link { up: false, ..link() });
+        bench.resolver.link(77, link());
+        bench.resolver.link_gone(77);
+        bench.resolver.link(CLIENT_SIDE, link());
+        assert_eq!(bench.work(), []);
+    }
+
+    #[test]
     fn a_resync_forgets_what_is_no_longer_there() {
         let mut bench = Bench::resolved();
         bench.resolver.resync(HashMap::from([(CLIENT_SIDE, link())]), HashMap::new());
-        assert_eq!(bench.hop(1).ifindex, 0);
+        assert_eq!(bench.hop(1), None);
         assert!(bench.work().contains(&Work::Keep(KEY)));
         bench.resolver.resync(HashMap::new(), HashMap::new());
-        assert_eq!(bench.published.lock().unwrap().interfaces[&CLIENT_SIDE], Interface::default());
+        assert_eq!(bench.published.lock().unwrap().interfaces[&CLIENT_SIDE], None);
     }
 }

@@ -1,0 +1,410 @@
+//! The flow table: which flows the kernel knows, and the counter and next hop that each of them has.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+};
+
+use relay_common::{
+    clock::BootNanos,
+    flow::{FlowKeyV4, FlowV4},
+    next_hop::NextHop,
+};
+
+use super::{
+    super::{InstallError, encode},
+    counters::{Counters, CountsFor},
+    next_hops::{NextHopTable, Resolve},
+    ports::Ports,
+    words::Words,
+};
+use crate::turn::{Direction, Flow, FlowId};
+
+/// `FLOWS_V4`, the kernel's side of the table.
+pub(super) trait FlowMap {
+    /// Adds an entry or replaces the one under the same key.
+    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()>;
+    /// Removes an entry; `ENOENT` if there is none.
+    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()>;
+}
+
+/// Flows and endpoints, as installed.
+pub(super) struct FlowTable<M, W, R> {
+    map: M,
+    pub(super) counters: Counters<W>,
+    pub(super) next_hops: NextHopTable<R>,
+    ports: Ports<W>,
+    max_flows: u32,
+    flows: HashMap<FlowId, Installed>,
+    by_key: HashMap<FlowKeyV4, FlowId>,
+    relayed: HashSet<SocketAddrV4>,
+}
+
+#[derive(Clone, Copy)]
+struct Installed {
+    key: FlowKeyV4,
+    counter: u32,
+    next_hop: u32,
+}
+
+impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
+    pub(super) fn new(
+        map: M,
+        counters: Counters<W>,
+        next_hops: NextHopTable<R>,
+        ports: Ports<W>,
+        max_flows: u32,
+    ) -> Self {
+        Self {
+            map,
+            counters,
+            next_hops,
+            ports,
+            max_flows,
+            flows: HashMap::new(),
+            by_key: HashMap::new(),
+            relayed: HashSet::new(),
+        }
+    }
+
+    /// Adds a flow or replaces the one of the same id. After an error the kernel has no such flow, neither the
+    /// new one nor an older one that might outlive it.
+    pub(super) fn install(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
+        let key = encode::flow_key_v4(&flow.id).ok_or_else(not_ipv4)?;
+        // The channel or the peer's address now belongs to another binding: its entry is replaced in place.
+        if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
+            self.retire(&other, now);
+        }
+        let old = self.flows.get(&flow.id).copied();
+        let new = match old {
+            Some(installed) if self.counters.counts_for(installed.counter) == Some(counts_for(flow)) => {
+                installed
+            }
+            _ => self.prepare(flow, key, now)?,
+        };
+        let (key, value) = encode::flow_v4(flow, new.counter, new.next_hop).ok_or_else(not_ipv4)?;
+        if let Err(error) = self.map.insert(&key, &value) {
+            if old.is_none_or(|old| old.counter != new.counter) {
+                self.counters.cancel(new.counter);
+                self.next_hops.release(new.next_hop, now);
+            }
+            self.remove_key(&key);
+            self.retire(&flow.id, now);
+            return Err(self.refused(error));
+        }
+        if let Some(old) = old.filter(|old| old.counter != new.counter) {
+            self.counters.close(old.counter, now);
+            self.next_hops.release(old.next_hop, now);
+        }
+        self.flows.insert(flow.id, new);
+        self.by_key.insert(key, flow.id);
+        Ok(())
+    }
+
+    /// Removes a flow; unknown ones are ignored. What it counted stays.
+    pub(super) fn remove(&mut self, id: &FlowId, now: BootNanos) {
+        if let Some(key) = self.flows.get(id).map(|installed| installed.key) {
+            self.remove_key(&key);
+            self.retire(id, now);
+        }
+    }
+
+    /// Makes datagrams to a listener ours.
+    pub(super) fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError> {
+        let listener = ipv4(listener)?;
+        let (key, value) = encode::listener_v4(listener);
+        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        self.ports.add_listener(listener.port());
+        Ok(())
+    }
+
+    /// Makes datagrams to a relayed transport address ours.
+    pub(super) fn add_relayed(&mut self, relayed: SocketAddr) -> Result<(), InstallError> {
+        let relayed = ipv4(relayed)?;
+        let (key, value) = encode::relayed_v4(relayed);
+        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        if self.relayed.insert(relayed) {
+            self.ports.add_relayed(relayed.port());
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Self::add_relayed`] began.
+    pub(super) fn remove_relayed(&mut self, relayed: SocketAddr) {
+        if let Ok(relayed) = ipv4(relayed)
+            && self.relayed.remove(&relayed)
+        {
+            self.ports.remove_relayed(relayed.port());
+            self.remove_key(&encode::relayed_v4(relayed).0);
+        }
+    }
+
+    /// Counter and next hop for a flow that has none yet.
+    fn prepare(&mut self, flow: &Flow, key: FlowKeyV4, now: BootNanos) -> Result<Installed, InstallError> {
+        let full = InstallError::Full { capacity: self.max_flows };
+        if !self.flows.contains_key(&flow.id) && self.flows.len() >= self.max_flows as usize {
+            return Err(full);
+        }
+        self.next_hops.reclaim(now);
+        let next_hop = match egress(flow) {
+            Some((source, destination)) => match self.next_hops.acquire(source, destination) {
+                Some(index) => index,
+                None => return Err(full),
+            },
+            None => NextHop::NONE,
+        };
+        let Some(counter) = self.counters.open(counts_for(flow)) else {
+            self.next_hops.release(next_hop, now);
+            return Err(full);
+        };
+        Ok(Installed { key, counter, next_hop })
+    }
+
+    /// Forgets a flow that is no longer in the map.
+    fn retire(&mut self, id: &FlowId, now: BootNanos) {
+        if let Some(installed) = self.flows.remove(id) {
+            self.by_key.remove(&installed.key);
+            self.counters.close(installed.counter, now);
+            self.next_hops.release(installed.next_hop, now);
+        }
+    }
+
+    fn remove_key(&mut self, key: &FlowKeyV4) {
+        match self.map.remove(key) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                tracing::error!("the kernel did not remove a flow, which goes on until it expires: {error}");
+            }
+            _ => {}
+        }
+    }
+
+    fn refused(&self, error: io::Error) -> InstallError {
+        match error.raw_os_error() {
+            Some(libc::E2BIG) => InstallError::Full { capacity: self.max_flows },
+            _ => InstallError::Kernel(error),
+        }
+    }
+}
+
+fn counts_for(flow: &Flow) -> CountsFor {
+    CountsFor { allocation: flow.allocation, direction: flow.id.direction, hairpin: flow.hairpin }
+}
+
+/// Source and destination of what the flow sends. A hairpin to the peer sends by the receiving allocation's flow.
+fn egress(flow: &Flow) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let (source, destination) = match flow.id.direction {
+        Direction::ToPeer if flow.hairpin => return None,
+        Direction::ToPeer => (flow.id.relayed.0, flow.id.peer.0),
+        Direction::ToClient => (flow.id.five_tuple.server.0, flow.id.five_tuple.client.0),
+    };
+    Some((*ipv4(source).ok()?.ip(), *ipv4(destination).ok()?.ip()))
+}
+
+fn ipv4(address: SocketAddr) -> Result<SocketAddrV4, InstallError> {
+    match address {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err(not_ipv4()),
+    }
+}
+
+fn not_ipv4() -> InstallError {
+    InstallError::Kernel(io::Error::new(io::ErrorKind::Unsupported, "the kernel program forwards IPv4 only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_common::{flow::FlowKind, port_class};
+
+    use super::{
+        super::{
+            super::Traffic,
+            slots::{GRACE, with_room_for_retired},
+            testing::{Memory, Recorder, Table},
+        },
+        *,
+    };
+    use crate::turn::{
+        AllocationId, ChannelNumber, ClientAddr, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
+    };
+
+    const ALICE: AllocationId = AllocationId(1);
+
+    struct Bench {
+        table: FlowTable<Table, Memory, Recorder>,
+        map: Table,
+        words: Memory,
+        resolver: Recorder,
+    }
+
+    impl Bench {
+        fn new(max_flows: u32) -> Self {
+            let (map, resolver) = (Table::default(), Recorder::default());
+            let limit = with_room_for_retired(max_flows);
+            let words = Memory::used_counters(limit);
+            let table = FlowTable::new(
+                map.clone(),
+                Counters::new(words.clone(), limit),
+                NextHopTable::new(resolver.clone(), limit),
+                Ports::new(Memory::new(port_class::WORDS)),
+                max_flows,
+            );
+            Self { table, map, words, resolver }
+        }
+
+        fn entry(&self, flow: &Flow) -> Option<FlowV4> {
+            self.map.entries.borrow().get(&encode::flow_key_v4(&flow.id).unwrap()).copied()
+        }
+    }
+
+    fn flow(direction: Direction, channel: u16, peer: &str) -> Flow {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let id = FlowId {
+            direction,
+            five_tuple: FiveTuple {
+                client: ClientAddr(address("198.18.1.2:5000")),
+                server: ServerAddr(address("198.18.1.1:3478")),
+                transport: Transport::Udp,
+            },
+            relayed: RelayedAddr(address("198.18.2.1:49152")),
+            peer: PeerAddr(address(peer)),
+            channel: ChannelNumber::new(channel).unwrap(),
+        };
+        Flow { id, allocation: ALICE, expires: 100, hairpin: false }
+    }
+
+    fn to_peer(channel: u16) -> Flow {
+        flow(Direction::ToPeer, channel, "198.18.2.2:3480")
+    }
+
+    #[test]
+    fn replacing_a_flow_keeps_its_counter_and_counts() {
+        let mut bench = Bench::new(4);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        let before = bench.entry(&to_peer(0x4000)).unwrap();
+        bench.words.count(before.counter, 100);
+        bench.table.install(&Flow { expires: 200, ..to_peer(0x4000) }, 0).unwrap();
+        let after = bench.entry(&to_peer(0x4000)).unwrap();
+        assert_eq!((after.expires, after.counter, after.next_hop), (200, before.counter, before.next_hop));
+        bench.words.count(after.counter, 100);
+        assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 2, bytes: 200 });
+    }
+
+    #[test]
+    fn a_removed_flow_leaves_nothing_but_its_counts() {
+        let mut bench = Bench::new(4);
+        let (there, back) = (to_peer(0x4000), flow(Direction::ToClient, 0x4000, "198.18.2.2:3480"));
+        bench.table.install(&there, 0).unwrap();
+        bench.table.install(&back, 0).unwrap();
+        let mut tracked: Vec<_> = bench.resolver.tracked().into_values().collect();
+        tracked.sort();
+        let pair = |source: [u8; 4], destination: [u8; 4]| (source.into(), destination.into());
+        assert_eq!(tracked, [pair([198, 18, 1, 1], [198, 18, 1, 2]), pair([198, 18, 2, 1], [198, 18, 2, 2])]);
+        bench.words.count(bench.entry(&back).unwrap().counter, 7);
+
+        bench.table.remove(&there.id, 0);
+        bench.table.remove(&back.id, 0);
+        bench.table.remove(&back.id, 0);
+        assert!(bench.map.entries.borrow().is_empty());
+        assert!(bench.resolver.tracked().is_empty());
+        bench.table.counters.sweep(GRACE);
+        assert_eq!(bench.table.counters.traffic(ALICE).1, Traffic { packets: 1, bytes: 7 });
+    }
+
+    #[test]
+    fn a_full_table_refuses_new_flows_and_keeps_the_old() {
+        let mut bench = Bench::new(2);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        bench.table.install(&to_peer(0x4001), 0).unwrap();
+        let error = bench.table.install(&to_peer(0x4002), 0).unwrap_err();
+        assert!(matches!(error, InstallError::Full { capacity: 2 }), "{error}");
+        assert!(error.to_string().contains("max_flows"), "{error}");
+        assert_eq!(bench.map.entries.borrow().len(), 2);
+        bench
+            .table
+            .install(&Flow { expires: 300, ..to_peer(0x4001) }, 0)
+            .expect("a replacement needs no room");
+        bench.table.remove(&to_peer(0x4000).id, 0);
+        bench.table.install(&to_peer(0x4002), 0).expect("one was removed");
+    }
+
+    #[test]
+    fn a_refused_replacement_does_not_leave_the_older_flow_behind() {
+        let mut bench = Bench::new(4);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        bench.words.count(bench.entry(&to_peer(0x4000)).unwrap().counter, 9);
+        bench.map.refuse.set(Some(libc::ENOMEM));
+        bench.table.install(&Flow { expires: 50, ..to_peer(0x4000) }, 0).unwrap_err();
+        assert!(bench.map.entries.borrow().is_empty());
+        assert!(bench.resolver.tracked().is_empty());
+        bench.map.refuse.set(None);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 1, bytes: 9 });
+    }
+
+    #[test]
+    fn a_refused_new_flow_gives_everything_back() {
+        let mut bench = Bench::new(1);
+        bench.map.refuse.set(Some(libc::E2BIG));
+        let error = bench.table.install(&to_peer(0x4000), 0).unwrap_err();
+        assert!(matches!(error, InstallError::Full { .. }), "{error}");
+        assert!(bench.resolver.tracked().is_empty());
+        bench.map.refuse.set(None);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+    }
+
+    #[test]
+    fn a_channel_bound_anew_is_not_removed_with_its_predecessor() {
+        let mut bench = Bench::new(4);
+        let (old, new) = (to_peer(0x4000), flow(Direction::ToPeer, 0x4000, "198.18.2.3:9"));
+        bench.table.install(&old, 0).unwrap();
+        bench.words.count(bench.entry(&old).unwrap().counter, 1);
+        bench.table.install(&new, 0).unwrap();
+        bench.table.remove(&old.id, 0);
+        let entry = bench.entry(&new).expect("still there");
+        assert_eq!(entry.destination_port, 9u16.to_be());
+        assert_eq!(bench.resolver.tracked().len(), 1);
+        assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 1, bytes: 1 });
+    }
+
+    #[test]
+    fn a_flow_of_a_new_allocation_has_a_new_account() {
+        let mut bench = Bench::new(1);
+        let bob = AllocationId(2);
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        bench.words.count(bench.entry(&to_peer(0x4000)).unwrap().counter, 1);
+        bench.table.install(&Flow { allocation: bob, ..to_peer(0x4000) }, 0).unwrap();
+        bench.words.count(bench.entry(&to_peer(0x4000)).unwrap().counter, 2);
+        assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 1, bytes: 1 });
+        assert_eq!(bench.table.counters.traffic(bob).0, Traffic { packets: 1, bytes: 2 });
+        assert_eq!(bench.resolver.tracked().len(), 1);
+    }
+
+    #[test]
+    fn a_hairpin_to_the_peer_needs_no_next_hop_of_its_own() {
+        let mut bench = Bench::new(4);
+        let flow = Flow { hairpin: true, ..to_peer(0x4000) };
+        bench.table.install(&flow, 0).unwrap();
+        assert_eq!(bench.entry(&flow).unwrap().next_hop, NextHop::NONE);
+        assert!(bench.resolver.tracked().is_empty());
+    }
+
+    #[test]
+    fn endpoints_come_and_go() {
+        let mut bench = Bench::new(1);
+        let relayed = "198.18.2.1:49152".parse().unwrap();
+        bench.table.add_listener("198.18.1.1:3478".parse().unwrap()).unwrap();
+        bench.table.add_relayed(relayed).unwrap();
+        let kinds = |bench: &Bench| {
+            let mut kinds: Vec<u8> = bench.map.entries.borrow().values().map(|value| value.kind).collect();
+            kinds.sort();
+            kinds
+        };
+        assert_eq!(kinds(&bench), [FlowKind::Listener as u8, FlowKind::Relayed as u8]);
+        bench.table.remove_relayed(relayed);
+        bench.table.remove_relayed(relayed);
+        assert_eq!(kinds(&bench), [FlowKind::Listener as u8]);
+        let error = bench.table.add_listener("[::1]:3478".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("IPv4"), "{error}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Loading the program and taking its maps.
+
+use std::io;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, xdp::DevMapHash},
+    programs::{ProgramError, ProgramFd, Xdp},
+};
+use relay_common::{
+    clock::Clock,
+    flow::{FlowKeyV4, FlowV4},
+    interface::Interface,
+    maps,
+    next_hop::NextHop,
+    outcome::{Outcome, Verdict},
+    port_class,
+};
+
+use super::{
+    super::{Counts, encode, open::Target, program},
+    flows::FlowMap,
+    slots::with_room_for_retired,
+    words::Mapped,
+};
+use crate::net::next_hop::{self, Publish};
+
+/// Entries of the flow table beside the flows: listeners and relayed addresses. With more than one relayed
+/// address in full use, the rest is room that flows leave.
+const ENDPOINTS: u32 = 1 << 16;
+
+/// The loaded program and its maps.
+pub(super) struct Loaded {
+    pub(super) program: ProgramFd,
+    pub(super) flows: HashMap<MapData, FlowKeyV4, FlowV4>,
+    pub(super) flow_counters: Mapped,
+    /// Counters there are, and next hops.
+    pub(super) slots: u32,
+    pub(super) port_classes: Mapped,
+    pub(super) clock: Mapped,
+    pub(super) outcomes: PerCpuArray<MapData, u64>,
+    pub(super) tx_ports: DevMapHash<MapData>,
+    pub(super) publisher: Publisher,
+}
+
+/// Loads the program with room for `max_flows` and for these interfaces.
+///
+/// # Errors
+/// In words: the verifier's answer, a missing privilege, a map that is too large.
+pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<Loaded, String> {
+    raise_memlock_limit();
+    let slots = with_room_for_retired(max_flows);
+    let max_ifindex = targets.iter().map(|target| target.ifindex).max().unwrap_or_default();
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(maps::FLOWS_V4, max_flows.saturating_add(ENDPOINTS))
+        .map_max_entries(maps::FLOW_COUNTERS, slots)
+        .map_max_entries(maps::NEXT_HOPS, slots)
+        .map_max_entries(maps::INTERFACES, max_ifindex.saturating_add(1))
+        .map_max_entries(maps::TX_PORTS, u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1))
+        .load(object)
+        .map_err(|error| in_full(&error))?;
+    // Before any map is taken: the program holds them by number until it is loaded.
+    let program = load_program(&mut ebpf).map_err(|error| in_full(&error))?;
+    Ok(Loaded {
+        program,
+        flows: take(&mut ebpf, maps::FLOWS_V4, HashMap::try_from)?,
+        flow_counters: map_words(&mut ebpf, maps::FLOW_COUNTERS, slots)?,
+        slots,
+        port_classes: map_words(&mut ebpf, maps::PORT_CLASSES, port_class::WORDS)?,
+        clock: map_words(&mut ebpf, maps::CLOCK, (size_of::<Clock>() / size_of::<u64>()) as u32)?,
+        outcomes: take(&mut ebpf, maps::OUTCOMES, PerCpuArray::try_from)?,
+        tx_ports: take(&mut ebpf, maps::TX_PORTS, DevMapHash::try_from)?,
+        publisher: Publisher {
+            next_hops: take(&mut ebpf, maps::NEXT_HOPS, Array::try_from)?,
+            interfaces: take(&mut ebpf, maps::INTERFACES, Array::try_from)?,
+        },
+    })
+}
+
+fn load_program(ebpf: &mut Ebpf) -> Result<ProgramFd, ProgramError> {
+    let program: &mut Xdp = ebpf
+        .program_mut(program::PROGRAM_NAME)
+        .expect("the program is in its own object: program::PROGRAM_NAME")
+        .try_into()?;
+    program.load()?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+/// Adds the packets that were not forwarded to `counts`, by reason.
+pub(super) fn read_outcomes(outcomes: &PerCpuArray<MapData, u64>, counts: &mut Counts) {
+    for &outcome in Outcome::ALL {
+        let packets = match outcomes.get(&(outcome as u32), 0) {
+            Ok(per_cpu) => per_cpu.iter().sum(),
+            Err(error) => {
+                tracing::error!("cannot read the count of {}: {error}", outcome.name());
+                continue;
+            }
+        };
+        match outcome.verdict() {
+            Verdict::Punt => counts.punts.push((outcome.name(), packets)),
+            Verdict::Drop => counts.drops.push((outcome.name(), packets)),
+        }
+    }
+}
+
+/// Writes what the next-hop thread finds out.
+pub(super) struct Publisher {
+    next_hops: Array<MapData, NextHop>,
+    interfaces: Array<MapData, Interface>,
+}
+
+impl Publish for Publisher {
+    fn next_hop(&mut self, index: u32, next_hop: Option<next_hop::NextHop>) {
+        let entry = match next_hop {
+            Some(next_hop) => encode::next_hop(
+                index,
+                next_hop.ifindex,
+                next_hop.mtu,
+                next_hop.destination_mac,
+                next_hop.source_mac,
+            ),
+            None => encode::unresolved_next_hop(index),
+        };
+        if let Err(error) = self.next_hops.set(index, entry, 0) {
+            tracing::error!("cannot publish next hop {index}: {error}");
+        }
+    }
+
+    fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
+        let entry = mac.map_or(Interface::default(), encode::interface);
+        if let Err(error) = self.interfaces.set(ifindex, entry, 0) {
+            tracing::error!("cannot publish the MAC address of interface {ifindex}: {error}");
+        }
+    }
+}
+
+impl FlowMap for HashMap<MapData, FlowKeyV4, FlowV4> {
+    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()> {
+        persist(|| Self::insert(self, key, value, 0))
+    }
+
+    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()> {
+        persist(|| Self::remove(self, key))
+    }
+}
+
+/// Repeats what the kernel refused for the moment only: a hash map without preallocation runs out of cached
+/// elements in a burst of updates (`ENOMEM`; they are refilled from an interrupt), and a bucket may be locked
+/// (`EBUSY`). The kernel's own tests do the same (tools/testing/selftests/bpf/test_maps.c, `can_repeat`).
+fn persist(mut update: impl FnMut() -> Result<(), MapError>) -> io::Result<()> {
+    const ATTEMPTS: u32 = 100;
+    let mut attempt = 0;
+    loop {
+        let error = match update() {
+            Ok(()) => return Ok(()),
+            Err(error) => into_io(error),
+        };
+        attempt += 1;
+        let passing = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EBUSY | libc::EAGAIN));
+        if !passing || attempt == ATTEMPTS {
+            return Err(error);
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn into_io(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        MapError::KeyNotFound => io::Error::from_raw_os_error(libc::ENOENT),
+        error => io::Error::other(error),
+    }
+}
+
+fn take<T>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    typed: impl FnOnce(aya::maps::Map) -> Result<T, MapError>,
+) -> Result<T, String> {
+    let map = ebpf.take_map(name).ok_or_else(|| format!("no map {name} in the object"))?;
+    typed(map).map_err(|error| format!("map {name}: {error}"))
+}
+
+fn map_words(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<Mapped, String> {
+    let map = take(ebpf, name, |map| match map {
+        aya::maps::Map::Array(data) => Ok(data),
+        _ => Err(MapError::InvalidMapType { map_type: 0 }),
+    })?;
+    Mapped::new(map.fd(), len).map_err(|error| format!("map {name}: mmap: {error}"))
+}
+
+/// Before Linux 5.11 maps count against this limit, which is far too low by default.
+fn raise_memlock_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: passes a valid structure. Without the privilege it fails, and so will creating a large map, loudly.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
+}
+
+/// An error with its causes, of which aya shows only the first.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        if error.downcast_ref().is_some_and(denied) {
+            return "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed".to_owned();
+        }
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,8 @@
+//! The XDP datapath and its next hops against the kernel, in network namespaces made for each test.
+
+mod attach;
+mod flows;
+mod foreign;
+mod network;
+mod next_hops;
+mod pins;

@@ -1,0 +1,64 @@
+//! What comes to a listener is told apart by its first byte.
+
+use relay_common::outcome::Outcome;
+
+use crate::{
+    frame::{Frame, channel_data},
+    relay::*,
+};
+
+#[test]
+#[ignore = "needs CAP_BPF: cargo xtask test"]
+fn dp_014_the_first_byte_decides() {
+    let mut relay = Relay::without_session();
+    for first_byte in 0..=255u8 {
+        let mut payload = channel_data(0, &[0; 20]);
+        payload[0] = first_byte;
+        let frame = Frame { payload, ..from_client(b"") };
+        let outcome = match first_byte {
+            0..=3 | 20..=63 => Outcome::Control,
+            64..=79 => Outcome::NoFlow,
+            _ => Outcome::NotTurn,
+        };
+        relay.assert_outcome(Side::Client, &frame.bytes(), outcome);
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF: cargo xtask test"]
+fn dp_019_a_number_outside_the_range_is_no_channel() {
+    let mut relay = Relay::new();
+    for (number, outcome) in [
+        (0x3fff, Outcome::Control),
+        (0x4000, Outcome::NoFlow),
+        (0x4fff, Outcome::NoFlow),
+        (0x5000, Outcome::NotTurn),
+        (0x7fff, Outcome::NotTurn),
+        (0xffff, Outcome::NotTurn),
+    ] {
+        let frame = Frame { payload: channel_data(number, b"data"), ..from_client(b"") };
+        relay.assert_outcome(Side::Client, &frame.bytes(), outcome);
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF: cargo xtask test"]
+fn a_datagram_too_short_for_channel_data_is_judged_by_what_there_is() {
+    let mut relay = Relay::new();
+    for (payload, outcome) in [
+        (&[][..], Outcome::NotTurn),
+        (&[0x00], Outcome::Control),
+        (&[0x16, 0xfe], Outcome::Control),
+        (&[0x40], Outcome::ChannelDataLength),
+        (&[0x40, 0x01], Outcome::ChannelDataLength),
+        (&[0x40, 0x01, 0x00], Outcome::ChannelDataLength),
+        (&[0x80, 0x60, 0x00], Outcome::NotTurn),
+    ] {
+        let frame = Frame { payload: payload.to_vec(), ..from_client(b"") };
+        relay.assert_outcome(Side::Client, &frame.bytes(), outcome);
+        // The padding of a short frame is not payload, whatever it holds.
+        let ethernet_padding = channel_data(CHANNEL, b"0123456789");
+        let padded = Frame { ethernet_padding, ..frame };
+        relay.assert_outcome(Side::Client, &padded.bytes(), outcome);
+    }
+}
