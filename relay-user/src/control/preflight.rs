@@ -99,14 +99,17 @@ impl Preflight {
             Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
                 self.well(format!("{} is a bpffs", bpffs.display()));
             }
-            Ok(_) => {
-                self.step_down(format!("bpffs {0} is no bpffs: `mount -t bpf bpf {0}`", bpffs.display()))
-            }
-            Err(error) => self.step_down(format!(
-                "bpffs {0}: {error}: make the directory and `mount -t bpf bpf {0}`",
-                bpffs.display()
-            )),
+            Ok(_) => self.unpinned(bpffs, "it is no bpffs"),
+            Err(error) => self.unpinned(bpffs, &error.to_string()),
         }
+    }
+
+    /// The daemon runs without, but then nothing outlives it.
+    fn unpinned(&mut self, bpffs: &Path, why: &str) {
+        self.warn(format!(
+            "bpffs {0}: {why}, so flows would end with the daemon, also if it crashes: `mount -t bpf bpf {0}`",
+            bpffs.display()
+        ));
     }
 
     fn nic(&mut self, name: &str, nic: &Nic) {

@@ -37,7 +37,7 @@ pub struct Counts {
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The flow table or the counters are at the configured capacity.
-    #[error("the flow table is full ({capacity} flows): raise datapath.max_flows")]
+    #[error("the flow table is full ({capacity} flows): raise max_flows")]
     Full {
         /// Configured number of flows.
         capacity: u32,

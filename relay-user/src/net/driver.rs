@@ -155,6 +155,10 @@ async fn receive(state: Weak<RefCell<State>>, socket: Rc<UdpSocket>, source: Sou
     }
 }
 
+fn receive_drops(socket: &UdpSocket) -> u64 {
+    udp::receive_drops(socket).map_or(0, u64::from)
+}
+
 /// Calls for what time brings.
 async fn keep_time(state: Weak<RefCell<State>>) {
     while let Some(state) = state.upgrade() {
@@ -266,6 +270,7 @@ impl State {
                     self.datapath.remove_relayed(relayed);
                     self.datapath.forget_allocation(allocation);
                     if let Some(open) = self.relayed.remove(&relayed) {
+                        self.counts.receive_buffer_full += receive_drops(&open.socket);
                         open.reader.abort();
                     }
                 }
@@ -369,11 +374,14 @@ impl State {
     }
 
     fn status(&mut self) -> Status {
+        let open = self.listeners.values().chain(self.relayed.values().map(|relayed| &relayed.socket));
+        let mut counts = self.counts;
+        counts.receive_buffer_full += open.map(|socket| receive_drops(socket)).sum::<u64>();
         report::status(&report::Sources {
             server: &self.server,
             datapath: self.datapath.counts(),
             datapath_info: &self.datapath_info,
-            counts: self.counts,
+            counts,
             listeners: self.listeners.keys().copied().collect(),
             uptime: Duration::from_nanos(boot_now().saturating_sub(self.started)),
         })

@@ -43,6 +43,8 @@ pub(super) struct DriverCounts {
     pub(super) send_buffer_full: u64,
     /// Datagrams that the kernel refused to send.
     pub(super) send_failed: u64,
+    /// Datagrams dropped because the queue of their socket was full (or their checksum wrong).
+    pub(super) receive_buffer_full: u64,
     /// Errors while receiving.
     pub(super) receive_failed: u64,
     /// What the datapath did not take.
@@ -64,6 +66,7 @@ pub(super) fn status(sources: &Sources<'_>) -> Status {
     let own = [
         ("send_buffer_full", counts.send_buffer_full),
         ("send_failed", counts.send_failed),
+        ("receive_buffer_full", counts.receive_buffer_full),
         ("receive_failed", counts.receive_failed),
     ];
     let totals = server.totals();

@@ -95,6 +95,27 @@ fn never_dont_fragment(socket: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Datagrams for this socket that were dropped since it was opened: its queue was full, or their checksum was
+/// wrong. The number wraps.
+pub(super) fn receive_drops(socket: &UdpSocket) -> io::Result<u32> {
+    // SK_MEMINFO_VARS and SK_MEMINFO_DROPS (include/uapi/linux/sock_diag.h).
+    const VARS: usize = 9;
+    const DROPS: usize = 8;
+    let mut values = [0u32; VARS];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is open for the call, and `values` lives and has as many bytes as `length` says.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut values).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(values[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends without waiting. Not through tokio, which calls a socket unready until it has polled it once.
 pub(super) fn send(socket: &UdpSocket, data: &[u8], to: SocketAddr) -> io::Result<()> {
     SockRef::from(socket).send_to(data, &to.into()).map(drop)
@@ -115,6 +136,24 @@ mod tests {
         let mut buffer = vec![0; DATAGRAM_MAX];
         let (length, from) = receiver.recv_from(&mut buffer).await.unwrap();
         assert_eq!((&buffer[..length], from), (&data[..], sender.local_addr().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn datagrams_that_a_full_queue_dropped_are_known() {
+        let receiver = bind_relayed(LOOPBACK).unwrap();
+        setsockopt(&receiver, RcvBuf, &0).unwrap();
+        let sender = bind_relayed(LOOPBACK).unwrap();
+        assert_eq!(receive_drops(&receiver).unwrap(), 0);
+        for _ in 0..100 {
+            send(&sender, &[0; 1000], receiver.local_addr().unwrap()).unwrap();
+        }
+        receiver.readable().await.unwrap();
+        let mut received = 0;
+        while receiver.try_recv_from(&mut [0; 1000]).is_ok() {
+            received += 1;
+        }
+        let dropped = receive_drops(&receiver).unwrap();
+        assert!(dropped > 0 && received + dropped == 100, "{received} received, {dropped} dropped");
     }
 
     #[tokio::test]

@@ -1,0 +1,147 @@
+//! What the commands answer to wrong input: the message names the key and the remedy, the exit status tells
+//! wrong usage (2) from everything else (1).
+
+use std::{
+    fs,
+    net::UdpSocket,
+    process::{Command, Output},
+};
+
+fn turnpike(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_turnpike")).args(arguments).output().unwrap()
+}
+
+/// Runs the command, which must fail with this exit status, and returns what it says.
+fn refusal(arguments: &[&str], code: i32) -> String {
+    let output = turnpike(arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    text
+}
+
+#[track_caller]
+fn assert_says(text: &str, said: &[&str]) {
+    for said in said {
+        assert!(text.contains(said), "{said:?} is not in {text:?}");
+    }
+}
+
+#[test]
+fn no_credentials_no_start() {
+    let text = refusal(&["run", "--listen", "udp://127.0.0.1:3478", "--datapath", "userspace"], 1);
+    assert_says(&text, &["error: users: no credentials", "--user NAME:PASSWORD", "[users]"]);
+}
+
+#[test]
+fn a_file_with_mistakes_is_told_all_of_them_with_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("turnpike.toml");
+    let file_name = file.to_str().unwrap();
+
+    fs::write(&file, "lisen = [\"udp://127.0.0.1:3478\"]\n").unwrap();
+    let text = refusal(&["run", "-c", file_name], 1);
+    assert_says(&text, &[&format!("error: {file_name}:1: lisen: unknown key: did you mean listen?")]);
+
+    fs::write(
+        &file,
+        "listen = [\"udp://127.0.0.1:50000\"]\ninterfaces = [\"nic9\"]\nrelay_address = [\"192.0.2.77\"]\n",
+    )
+    .unwrap();
+    let text = refusal(&["check", "-c", file_name], 1);
+    assert_says(
+        &text,
+        &[
+            ":2: interfaces nic9: there is no such interface: this host has lo",
+            ":1: listen udp://127.0.0.1:50000: overlapping ports with relay_ports 49152-65535",
+            ":3: relay_address 192.0.2.77: the address is not on this host, which has",
+            "users: no credentials",
+        ],
+    );
+    assert_eq!(text.lines().filter(|line| line.starts_with("error: ")).count(), 4, "{text}");
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2_with_the_remedy() {
+    assert_says(
+        &refusal(&["run", "--listen", "tcp://127.0.0.1:3478"], 2),
+        &["--listen", "not supported yet"],
+    );
+    assert_says(&refusal(&["run", "--relay-ports", "60000-50000"], 2), &["--relay-ports", "50000-60000"]);
+    assert_says(&refusal(&["run", "--external-ip", "203.0.113.7"], 2), &["--external-ip", "PUBLIC/PRIVATE"]);
+    assert_says(&refusal(&["run", "--datapath", "xdp"], 2), &["--datapath", "xdp-native"]);
+    assert_says(&refusal(&["serve"], 2), &["serve"]);
+}
+
+#[test]
+fn a_password_is_in_no_message() {
+    for (arguments, code) in [
+        (["run", "--datapath", "userspace", "--user", "hunter2"], 1),
+        (["run", "--datapath", "userspace", "--user", ":hunter2"], 1),
+    ] {
+        let text = refusal(&arguments, code);
+        assert!(!text.contains("hunter2") && text.contains("--user"), "{text}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_way_to_its_owner() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    // Below or above, the port must be outside the relayed ones.
+    let ports = if address.port() < 50000 { "60000-60999" } else { "40000-40999" };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let listen = format!("udp://{address}");
+    let options = [
+        "--listen",
+        &listen,
+        "--relay-ports",
+        ports,
+        "--user",
+        "u:p",
+        "--realm",
+        "example.org",
+        "--datapath",
+        "userspace",
+        "--admin-socket",
+        socket.to_str().unwrap(),
+    ];
+
+    let text = refusal(&[&["run"][..], &options].concat(), 1);
+    assert_says(
+        &text,
+        &[&format!("listen {listen}: the port is in use"), &format!("'sport = :{}'", address.port())],
+    );
+    assert!(!socket.exists(), "a start that failed leaves nothing behind");
+
+    let check = turnpike(&[&["check"][..], &options].concat());
+    assert_eq!(check.status.code(), Some(1));
+    assert_says(&String::from_utf8(check.stdout).unwrap(), &["FAILED", &listen, "the port is in use"]);
+
+    drop(taken);
+    let check = turnpike(&[&["check"][..], &options].concat());
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(0), "{text}");
+    assert_says(&text, &["ok       the configuration is valid", &format!("{listen} is free")]);
+}
+
+#[test]
+fn without_a_daemon_the_socket_and_the_remedy_are_named() {
+    for command in ["status", "sessions"] {
+        let text = refusal(&[command, "--admin-socket", "/nonexistent/admin.sock"], 1);
+        assert_says(
+            &text,
+            &["no turnpike is running", "/nonexistent/admin.sock", "turnpike run", "--admin-socket"],
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_there() {
+    for command in [&["--help"][..], &["run", "--help"]] {
+        let help = String::from_utf8(turnpike(command).stdout).unwrap();
+        assert_says(&help, &["Usage: turnpike", "Examples:", "turnpike run -i eth0 --user alice:SECRET"]);
+    }
+    let version = String::from_utf8(turnpike(&["--version"]).stdout).unwrap();
+    assert_eq!(version, format!("turnpike {}\n", env!("CARGO_PKG_VERSION")));
+}
