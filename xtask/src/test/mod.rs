@@ -10,7 +10,8 @@ use anyhow::bail;
 
 use crate::bootstrap::{Need, bootstrap};
 use crate::privilege::Privilege;
-use crate::{browser, process, workspace};
+use crate::workspace::Profile;
+use crate::{browser, build, process, workspace};
 use harness::{Binary, Selection};
 use summary::{Outcome, Summary};
 
@@ -77,6 +78,8 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     // The daemon's build script wants the toolchain for the protocol tests' daemon, too.
     bootstrap(need.max(Need::Build), arguments.userspace)?;
+    // The lab runs the daemon; cargo builds it for tests of its own package only.
+    build::build(Profile::Debug, arguments.userspace)?;
     let binaries = harness::build(arguments.userspace)?;
     let privilege = Privilege::detect();
     let mut summary = Summary::default();
