@@ -1,0 +1,181 @@
+//! A lab with a relay in it, and what a failing test prints.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use xtask::lab::{self, CLIENTS, LISTENER, Lab, Namespace, PEERS, Relay, RelayOptions};
+use xtask::turn_client::TurnClient;
+use xtask::workspace::{self, Profile};
+
+pub(crate) const USER: &str = "alice";
+pub(crate) const PASSWORD: &str = "wonderland";
+
+/// A bound that only a hang reaches.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The relay's listener.
+pub(crate) const SERVER: SocketAddrV4 = SocketAddrV4::new(LISTENER, 3478);
+
+/// What is to forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Datapath {
+    XdpNative,
+    XdpGeneric,
+    Userspace,
+}
+
+impl Datapath {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Userspace => "userspace",
+        }
+    }
+
+    pub(crate) fn is_xdp(self) -> bool {
+        self != Self::Userspace
+    }
+}
+
+/// Makes three tests of one scenario: `scenario::xdp_native` and so on.
+macro_rules! on_each_datapath {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            use crate::scene::Datapath;
+
+            #[test]
+            #[ignore = "needs root: cargo xtask test"]
+            fn xdp_native() {
+                super::$scenario(Datapath::XdpNative);
+            }
+
+            #[test]
+            #[ignore = "needs root: cargo xtask test"]
+            fn xdp_generic() {
+                super::$scenario(Datapath::XdpGeneric);
+            }
+
+            #[test]
+            #[ignore = "needs root: cargo xtask test"]
+            fn userspace() {
+                super::$scenario(Datapath::Userspace);
+            }
+        }
+    )+};
+}
+pub(crate) use on_each_datapath;
+
+/// A lab, the relay in it, and a directory for its log and captures.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) relay: Relay,
+    pub(crate) artifacts: PathBuf,
+    options: RelayOptions,
+    // Last: everything that runs in the lab ends first.
+    pub(crate) lab: Lab,
+}
+
+impl Scene {
+    /// A relay with this datapath, which has to be the one it uses.
+    pub(crate) fn start(name: &str, datapath: Datapath) -> Self {
+        Self::with_config(name, datapath, "")
+    }
+
+    /// The same with a configuration file.
+    pub(crate) fn with_config(name: &str, datapath: Datapath, toml: &str) -> Self {
+        let scene = Self::build(name, datapath.name(), toml, |_| {});
+        let status = scene.relay.status().expect("the relay is up").datapath;
+        assert_eq!(status.mode, datapath.name(), "datapath in use: {status:?}");
+        for interface in &status.interfaces {
+            assert_eq!(interface.mode, datapath.name(), "{interface:?}");
+        }
+        scene
+    }
+
+    /// A relay with any `--datapath`, in a lab that `prepare` has changed before.
+    pub(crate) fn build(name: &str, datapath: &str, toml: &str, prepare: impl FnOnce(&Lab)) -> Self {
+        let artifacts = lab::artifacts(&format!("{name}-{datapath}")).expect("a directory for artifacts");
+        let config = (!toml.is_empty()).then(|| {
+            let path = artifacts.join("turnpike.toml");
+            std::fs::write(&path, toml).expect("the artifacts directory is writable");
+            path
+        });
+        let options = RelayOptions {
+            binary: workspace::turnpike(Profile::Debug),
+            datapath: datapath.to_owned(),
+            user: USER.to_owned(),
+            password: PASSWORD.to_owned(),
+            config,
+            log: artifacts.join("turnpike.log"),
+        };
+        let lab = Lab::create().expect("the lab can be built");
+        prepare(&lab);
+        let relay = Relay::start(&lab, &options).unwrap_or_else(|error| panic!("{error:?}"));
+        Self { relay, artifacts, options, lab }
+    }
+
+    /// Starts the relay again with the same options, after it was stopped or killed.
+    pub(crate) fn restart_relay(&mut self) {
+        self.relay = Relay::start(&self.lab, &self.options).unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
+    /// A TURN client in the client's namespace.
+    pub(crate) fn client(&self, address: Ipv4Addr) -> TurnClient {
+        let socket = bind(self.lab.client(), SocketAddrV4::new(address, 0));
+        TurnClient::new(socket, SERVER.into(), USER, PASSWORD).expect("the listener is on the client's link")
+    }
+
+    /// A socket of a peer, and its address.
+    pub(crate) fn peer(&self, address: Ipv4Addr) -> (UdpSocket, SocketAddrV4) {
+        let socket = bind(self.lab.peer(), SocketAddrV4::new(address, 0));
+        let address = local_address(&socket);
+        (socket, address)
+    }
+
+    /// Panics unless a new client can exchange data with a new peer, over a channel, through the relay.
+    pub(crate) fn assert_serves(&self) {
+        let (peer, peer_address) = self.peer(PEERS[0]);
+        let mut client = self.client(CLIENTS[3]);
+        let (relayed, _) = client.allocate(None).expect("Allocate succeeds");
+        client.channel_bind(0x4ABC, peer_address).expect("ChannelBind succeeds");
+        client.send_channel_data(0x4ABC, b"there").expect("ChannelData can be sent");
+        let mut buffer = [0; 100];
+        let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets the client's data");
+        assert_eq!((&buffer[..length], from), (&b"there"[..], SocketAddr::from(relayed)));
+        peer.send_to(b"and back", relayed).expect("the peer can send");
+        let received = client.receive(PATIENCE).expect("the client can receive");
+        let expected = xtask::turn_client::Received::Channel { number: 0x4ABC, data: b"and back".to_vec() };
+        assert_eq!(received, Some(expected));
+        client.refresh(0).expect("the allocation can be deleted");
+    }
+}
+
+impl Drop for Scene {
+    /// Prints what a person would look at first.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("artifacts: {}", self.artifacts.display());
+            match self.relay.status_json() {
+                Ok(status) => println!("status: {status}\n{}", self.relay.log_tail()),
+                Err(error) => println!("no status: {error:#}"),
+            }
+        }
+    }
+}
+
+/// A socket in a namespace, whose reads end in an error instead of never.
+pub(crate) fn bind(namespace: &Namespace, address: SocketAddrV4) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind(address)).expect("the address is the namespace's");
+    socket.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+    socket
+}
+
+/// The address that a socket is bound to.
+pub(crate) fn local_address(socket: &UdpSocket) -> SocketAddrV4 {
+    match socket.local_addr() {
+        Ok(SocketAddr::V4(address)) => address,
+        other => panic!("not bound to IPv4: {other:?}"),
+    }
+}
