@@ -38,7 +38,7 @@ fn describe(status: &Status) -> String {
         fact("channels", status.channels),
     ];
     if let Some(reason) = &status.datapath.reason {
-        facts.insert(1, fact("because", reason));
+        facts.insert(1, fact("warning", reason));
     }
     if status.datapath.not_installed > 0 {
         facts.push(fact(
@@ -134,7 +134,7 @@ mod tests {
         for said in [
             "pid 7, up 1 min 5 s",
             "xdp-generic eth0 (xdp-generic)",
-            "because      eth0: the driver has no native mode",
+            "warning      eth0: the driver has no native mode",
             "udp://192.0.2.1:3478",
             "99.0 %",
             "control  12",

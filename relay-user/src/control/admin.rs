@@ -27,6 +27,8 @@ use super::status::{Sessions, Status};
 /// A question to the driver.
 #[derive(Debug)]
 pub enum Query {
+    /// Whether the driver answers at all.
+    Health(oneshot::Sender<()>),
     /// What `status` shows.
     Status(oneshot::Sender<Status>),
     /// What `sessions` shows.
@@ -53,7 +55,7 @@ async fn sessions(State(queries): State<mpsc::Sender<Query>>) -> Response {
 
 /// Healthy is a driver that answers.
 async fn healthz(State(queries): State<mpsc::Sender<Query>>) -> Response {
-    ask(&queries, Query::Status).await.map_or_else(unavailable, |_| "ok\n".into_response())
+    ask(&queries, Query::Health).await.map_or_else(unavailable, |()| "ok\n".into_response())
 }
 
 async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {

@@ -42,7 +42,7 @@ pub struct DatapathStatus {
     pub mode: String,
     /// Where the program is attached.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Why it is less than what was asked for.
+    /// Why it is less than it could be: steps down from a better mode, missing pins.
     pub reason: Option<String>,
     /// Flows and addresses that the kernel did not take, so that the daemon carries them.
     pub not_installed: u64,

@@ -106,6 +106,7 @@ impl Driver {
         let mut state = self.state.borrow_mut();
         // An asker that has gone away needs no answer.
         match query {
+            Query::Health(answer) => drop(answer.send(())),
             Query::Status(answer) => drop(answer.send(state.status())),
             Query::Sessions(answer) => drop(answer.send(state.sessions())),
         }

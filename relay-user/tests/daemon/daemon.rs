@@ -124,7 +124,7 @@ impl Daemon {
     }
 
     /// Waits until `status --json` fulfils a condition.
-    pub(crate) fn wait_for_status(&self, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_status(&self, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.json("status");

@@ -40,10 +40,10 @@ pub(crate) fn behind_veth(near: &str, gateway: Ipv4Addr, address: Ipv4Addr) -> U
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         thread_is.send(gettid()).unwrap();
         is_linked.recv().unwrap();
-        // Whole checksums from this side; GRO, so that the device takes what XDP sends to it.
-        run("ethtool", "-K far tx off gro on");
         run("ip", &format!("address add {address}/24 dev far"));
         run("ip", "link set far up");
+        // Whole checksums from this side. GRO, and only once the device is up, so that it takes what XDP sends.
+        run("ethtool", "-K far tx off gro on");
         run("ip", &format!("route add default via {gateway}"));
         udp_socket(address)
     });

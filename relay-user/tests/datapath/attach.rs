@@ -59,10 +59,7 @@ fn one_driver_without_native_xdp_makes_all_generic_and_is_named() {
 
         options.mode = DatapathMode::XdpNative;
         let error = open(options).await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "--datapath xdp-native is not possible: no native XDP on lo: its driver has none"
-        );
+        assert_eq!(error, "--datapath xdp-native is not possible: no native XDP on lo: its driver has none");
         assert_eq!(modes(&network), [None; 2]);
     });
 }
@@ -74,8 +71,10 @@ fn a_program_that_is_already_there_is_named_and_left_alone() {
     network.block_on(Host::Relay, async || {
         let _foreign = foreign::attach("relc0", "cil_xdp_entry");
         let before = network.xdp("relc0").expect("attached");
-        let expected =
-            format!("no XDP: relc0 already has XDP program \"cil_xdp_entry\" (id {}), which is left alone", before.1);
+        let expected = format!(
+            "no XDP: relc0 already has XDP program \"cil_xdp_entry\" (id {}), which is left alone",
+            before.1
+        );
 
         let opened = open(network.options(DatapathMode::Auto)).await.unwrap();
         assert_eq!((opened.mode, &opened.warnings[..]), (DatapathMode::Userspace, &[expected.clone()][..]));

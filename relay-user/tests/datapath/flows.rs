@@ -209,6 +209,48 @@ fn generic_counts_are_exact_while_flows_come_change_and_go() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_hairpin_packet_is_counted_once_and_for_both_allocations() {
+    // A second allocation of the same client, each the other's peer.
+    const CLIENT_B: &str = "198.18.1.2:40001";
+    const RELAYED_B: &str = "198.18.2.1:49153";
+    const ALLOCATION_B: AllocationId = AllocationId(2);
+    let hairpin = |mut flow: Flow, allocation, client, relayed, peer| {
+        flow.id.five_tuple.client = ClientAddr(address(client));
+        flow.id.relayed = RelayedAddr(address(relayed));
+        flow.id.peer = PeerAddr(address(peer));
+        Flow { allocation, hairpin: true, ..flow }
+    };
+
+    let network = Network::new();
+    network.block_on(Host::Relay, async || {
+        let mut session = Session::open(&network, DatapathMode::XdpNative, 16).await;
+        session.datapath.add_relayed(RelayedAddr(address(RELAYED_B))).unwrap();
+        for direction in [Direction::ToPeer, Direction::ToClient] {
+            let flow = flow(direction, CHANNEL);
+            let a = hairpin(flow, ALLOCATION, CLIENT, RELAYED, RELAYED_B);
+            let b = hairpin(flow, ALLOCATION_B, CLIENT_B, RELAYED_B, RELAYED);
+            session.datapath.install_flow(&a).unwrap();
+            session.datapath.install_flow(&b).unwrap();
+        }
+        let receiver = network.enter(Host::Client, || UdpSocket::bind(address(CLIENT_B)).unwrap());
+        receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        eventually("hairpins are forwarded", || {
+            session.client.send_to(&channel_data(b"?"), address(SERVER)).unwrap();
+            session.datapath.counts().forwarded.hairpin.packets > 0
+        });
+
+        session.client.send_to(&channel_data(b"end"), address(SERVER)).unwrap();
+        while receive(&receiver) != (channel_data(b"end"), address(SERVER)) {}
+        let forwarded = session.datapath.counts().forwarded;
+        assert_eq!((forwarded.to_peer, forwarded.to_client), Default::default());
+        let none = Traffic::default();
+        assert_eq!(session.datapath.allocation_traffic(ALLOCATION), (forwarded.hairpin, none));
+        assert_eq!(session.datapath.allocation_traffic(ALLOCATION_B), (none, forwarded.hairpin));
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn what_is_past_its_expiry_is_dropped_and_counted() {
     let network = Network::new();
     network.block_on(Host::Relay, async || {

@@ -49,19 +49,17 @@ impl Network {
             [("relc0", Host::Client, "cli0", "198.18.1"), ("relp0", Host::Peer, "per0", "198.18.2")]
         {
             let namespace = network.namespace(host);
-            network.ip(
-                Host::Relay,
-                &format!("link add {ours} type veth peer name {theirs} netns {namespace}"),
-            );
+            network
+                .ip(Host::Relay, &format!("link add {ours} type veth peer name {theirs} netns {namespace}"));
             for (host, interface, address) in
                 [(Host::Relay, ours, format!("{net}.1/24")), (host, theirs, format!("{net}.2/24"))]
             {
                 network.ip(host, &format!("address add {address} dev {interface}"));
                 network.ip(host, &format!("link set {interface} up"));
                 let namespace = network.namespace(host);
-                run(Command::new("ip").args(["netns", "exec", &namespace]).args([
-                    "ethtool", "-K", interface, "tx", "off", "gro", "on",
-                ]));
+                run(Command::new("ip")
+                    .args(["netns", "exec", &namespace])
+                    .args(["ethtool", "-K", interface, "tx", "off", "gro", "on"]));
             }
         }
         network

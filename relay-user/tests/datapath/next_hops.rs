@@ -53,7 +53,8 @@ impl Bench {
             interfaces.iter().map(|interface| network.link(Host::Relay, interface).0).collect();
         let published = Published::default();
         let publish = Box::new(published.clone());
-        let next_hops = network.block_on(Host::Relay, async || NextHops::start(publish, attached).await).unwrap();
+        let next_hops =
+            network.block_on(Host::Relay, async || NextHops::start(publish, attached).await).unwrap();
         Self { network, published, next_hops }
     }
 

@@ -258,6 +258,32 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_is_right_and_every_key_is_documented() {
+        let example = include_str!("../../../../deploy/turnpike.toml");
+        let is_setting = |line: &str| line.starts_with('[') || line.contains(" = ");
+        let uncommented = example.lines().map(|line| match line.strip_prefix('#') {
+            Some(setting) if is_setting(setting) => setting,
+            _ => line,
+        });
+        let settings =
+            Settings::from_toml("turnpike.toml", &uncommented.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(settings.users.len(), 1);
+        assert_eq!(settings.max_flows.unwrap().get(), crate::datapath::DEFAULT_MAX_FLOWS);
+
+        let keys = toml::from_str::<File>("no_such_key = 0");
+        let message = keys.map(drop).unwrap_err().message().to_owned();
+        let (_, keys) = unknown_field(&message).unwrap();
+        assert_eq!(keys.len(), 16);
+        let documentation = include_str!("../../../../docs/configuration.md");
+        for key in keys {
+            let documented =
+                documentation.contains(&format!("| `{key}`")) || documentation.contains(&format!("[{key}]"));
+            assert!(documented, "{key} is not in docs/configuration.md");
+            assert!(example.contains(key), "{key} is not in deploy/turnpike.toml");
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_named_with_their_line_and_the_nearest_key() {
         assert_eq!(
             refusals("realm = \"a\"\nlisen = []\n"),

@@ -49,6 +49,12 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         );
     }
 
+    if datapath.value != DatapathMode::Userspace {
+        let addresses = listeners.iter().map(|listener| *listener.value.ip());
+        resolver
+            .warn_of_bypasses(&interfaces, addresses.chain(relay_addresses.iter().map(|relay| relay.value)));
+    }
+
     let Resolver { errors, notes, .. } = resolver;
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
@@ -297,6 +303,22 @@ impl<'a> Resolver<'a> {
         by_private
     }
 
+    /// Packets to an address reach the program only where it is attached. (An address on loopback is reached
+    /// through other interfaces.)
+    fn warn_of_bypasses(&mut self, interfaces: &[&Interface], addresses: impl Iterator<Item = Ipv4Addr>) {
+        let mut warned = HashSet::new();
+        for address in addresses {
+            let Some(owner) = self.host.owner(address) else { continue };
+            if !owner.loopback && !interfaces.contains(&owner) && warned.insert(address) {
+                self.notes.push(Note::Warning(format!(
+                    "{address} is on {0}, which is not among the interfaces: the daemon carries what arrives there; \
+                     add --interface {0}",
+                    owner.name
+                )));
+            }
+        }
+    }
+
     fn realm(&mut self, realm: Option<Given<Realm>>) -> String {
         if let Some(realm) = realm {
             return realm.value.0;
@@ -452,6 +474,20 @@ mod tests {
         assert_eq!(configuration.relay_addresses, [IpAddr::from([127, 0, 0, 9])]);
         let message = refusal("listen = [\"udp://127.0.0.9:3478\"]\ndatapath = \"xdp-native\"");
         assert!(message.starts_with("f.toml:2: datapath xdp-native: there is no interface"), "{message}");
+    }
+
+    #[test]
+    fn addresses_beside_the_interfaces_are_warned_of() {
+        let written = "interfaces = [\"eth1\"]\nrelay_address = [\"198.51.100.7\"]\n";
+        let warned = |configuration: Configuration| {
+            configuration
+                .notes
+                .iter()
+                .any(|note| matches!(note, Note::Warning(text) if text.contains("--interface eth0")))
+        };
+        assert!(warned(resolved(written).unwrap()));
+        assert!(!warned(resolved(&format!("{written}datapath = \"userspace\"")).unwrap()));
+        assert!(!warned(resolved(&written.replace("eth1", "eth0")).unwrap()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use relay_common::{
 };
 
 use super::{
-    super::{Counts, encode, program},
+    super::{Counts, encode, open::Target, program},
     flows::FlowMap,
     slots::with_room_for_retired,
     words::Mapped,
@@ -43,18 +43,20 @@ pub(super) struct Loaded {
     pub(super) publisher: Publisher,
 }
 
-/// Loads the program with room for `max_flows` and for interfaces up to index `max_ifindex`.
+/// Loads the program with room for `max_flows` and for these interfaces.
 ///
 /// # Errors
 /// In words: the verifier's answer, a missing privilege, a map that is too large.
-pub(super) fn load(object: &[u8], max_flows: u32, max_ifindex: u32) -> Result<Loaded, String> {
+pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<Loaded, String> {
     raise_memlock_limit();
     let slots = with_room_for_retired(max_flows);
+    let max_ifindex = targets.iter().map(|target| target.ifindex).max().unwrap_or_default();
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(maps::FLOWS_V4, max_flows.saturating_add(ENDPOINTS))
         .map_max_entries(maps::FLOW_COUNTERS, slots)
         .map_max_entries(maps::NEXT_HOPS, slots)
         .map_max_entries(maps::INTERFACES, max_ifindex.saturating_add(1))
+        .map_max_entries(maps::TX_PORTS, u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1))
         .load(object)
         .map_err(|error| in_full(&error))?;
     // Before any map is taken: the program holds them by number until it is loaded.
@@ -199,6 +201,10 @@ fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        if error.downcast_ref().is_some_and(denied) {
+            return "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed".to_owned();
+        }
         let cause = error.to_string();
         if !text.contains(&cause) {
             text.push_str(": ");

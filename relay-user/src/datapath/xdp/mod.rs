@@ -77,8 +77,7 @@ impl Xdp {
         if !occupied.is_empty() {
             return Err(format!("no XDP: {}", occupied.join("; ")));
         }
-        let max_ifindex = targets.iter().map(|target| target.ifindex).max().unwrap_or_default();
-        let loaded = maps::load(object, options.max_flows, max_ifindex)
+        let loaded = maps::load(object, options.max_flows, targets)
             .map_err(|error| format!("no XDP: the kernel did not take the program: {error}"))?;
 
         let attach =

@@ -80,14 +80,19 @@ pub(super) async fn run(
 
     let mut reminder = tokio::time::interval(REMINDER);
     reminder.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut overrun = false;
     loop {
-        // What is known goes in before the next question, so that answers are never older than the question.
-        let mut synchronised = true;
+        // What has happened goes in before the next question, so that an answer is never older than what is known.
         while let Some(Some((message, _))) = notifications.next().now_or_never() {
-            synchronised &= notified(&mut resolver, message);
+            overrun |= !notified(&mut resolver, message);
         }
-        if !synchronised && let Err(error) = resync(&mut resolver, &kernel).await {
-            tracing::error!("cannot read links and neighbours after a netlink overrun: {error}");
+        if overrun {
+            match resync(&mut resolver, &kernel).await {
+                Ok(()) => overrun = false,
+                Err(error) => {
+                    tracing::error!("cannot read links and neighbours after a netlink overrun: {error}");
+                }
+            }
         }
         match commands.try_recv() {
             Ok(command) => {
@@ -107,11 +112,7 @@ pub(super) async fn run(
                 None => break,
             },
             message = notifications.next() => match message {
-                Some((message, _)) => if !notified(&mut resolver, message)
-                    && let Err(error) = resync(&mut resolver, &kernel).await
-                {
-                    tracing::error!("cannot read links and neighbours after a netlink overrun: {error}");
-                },
+                Some((message, _)) => overrun |= !notified(&mut resolver, message),
                 None => {
                     tracing::error!("the netlink socket failed: all media takes the slow path from now on");
                     break;

@@ -136,9 +136,15 @@ impl Resolver {
 
     pub(super) fn link(&mut self, ifindex: u32, link: Link) {
         self.publish_interface(ifindex, link.mac);
-        self.links.insert(ifindex, link);
-        // The kernel drops IPv4 routes of a link that goes down without telling, so ask again for all.
-        self.routes_changed(Ipv4Net::default());
+        let up = link.up;
+        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
+        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
+        // that comes up, without a word (net/ipv4/fib_semantics.c).
+        if !up {
+            self.look_up_routes_by(ifindex);
+        } else if was_down && self.attached.contains_key(&ifindex) {
+            self.routes_changed(Ipv4Net::default());
+        }
         self.republish_link(ifindex);
     }
 
@@ -152,7 +158,7 @@ impl Resolver {
             );
         }
         self.publish_interface(ifindex, None);
-        self.routes_changed(Ipv4Net::default());
+        self.look_up_routes_by(ifindex);
         self.republish_link(ifindex);
     }
 
@@ -173,13 +179,8 @@ impl Resolver {
     /// Routes to somewhere in `prefix` may have changed.
     pub(super) fn routes_changed(&mut self, prefix: Ipv4Net) {
         let range = (prefix.network().into(), 0)..=(prefix.broadcast().into(), u32::MAX);
-        for &(_, index) in self.by_destination.range(range) {
-            let hop = self.hops.get_mut(&index).expect("by_destination names tracked hops");
-            if !hop.due {
-                hop.due = true;
-                self.routes_due.push_back(index);
-            }
-        }
+        let indices: Vec<u32> = self.by_destination.range(range).map(|&(_, index)| index).collect();
+        self.look_up(indices);
     }
 
     /// Replaces the mirror by a fresh dump and asks again for everything.
@@ -195,6 +196,7 @@ impl Resolver {
         for (ifindex, link) in links {
             self.link(ifindex, link);
         }
+        self.routes_changed(Ipv4Net::default());
     }
 
     /// To be called every few seconds: a kernel before 5.16 does not keep neighbours by itself, and a request
@@ -228,6 +230,22 @@ impl Resolver {
     pub(super) fn release_all(&mut self) {
         let indices: Vec<u32> = self.hops.keys().copied().collect();
         indices.into_iter().for_each(|index| self.release(index));
+    }
+
+    fn look_up_routes_by(&mut self, ifindex: u32) {
+        let by = |hop: &Hop| hop.route.is_some_and(|route| route.ifindex == ifindex);
+        let indices = self.hops.iter().filter(|(_, hop)| by(hop)).map(|(index, _)| *index).collect();
+        self.look_up(indices);
+    }
+
+    fn look_up(&mut self, indices: Vec<u32>) {
+        for index in indices {
+            if let Some(hop) = self.hops.get_mut(&index)
+                && !std::mem::replace(&mut hop.due, true)
+            {
+                self.routes_due.push_back(index);
+            }
+        }
     }
 
     fn set_route(&mut self, index: u32, route: Option<Route>) {
@@ -478,6 +496,17 @@ mod tests {
         assert!(matches!(bench.work()[..], [Work::Route { index: 2, .. }]));
         bench.resolver.routes_changed(Ipv4Net::default());
         assert_eq!(bench.work().len(), 2);
+    }
+
+    #[test]
+    fn links_of_no_concern_cause_no_lookups() {
+        let mut bench = Bench::resolved();
+        bench.resolver.link(77, link());
+        bench.resolver.link(77, Link { up: false, ..link() });
+        bench.resolver.link(77, link());
+        bench.resolver.link_gone(77);
+        bench.resolver.link(CLIENT_SIDE, link());
+        assert_eq!(bench.work(), []);
     }
 
     #[test]

@@ -1,0 +1,20 @@
+//! The TURN core under a simulated clock and network. Tests name the rows of the conformance list that they
+//! cover.
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
+mod allocate;
+mod amplification;
+mod authentication;
+mod channel_bind;
+mod create_permission;
+mod data;
+mod demultiplex;
+mod flows;
+mod hairpin;
+mod pair;
+mod random_input;
+mod random_sequences;
+mod refresh;
+mod sans_io;
+mod stun;
+mod wire;
