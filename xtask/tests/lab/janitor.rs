@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -63,6 +63,8 @@ fn next_lab_sweeps_up_what_no_janitor_removed() {
 struct Owner {
     process: Child,
     id: String,
+    /// Kept open: it may have more to say.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Owner {
@@ -70,11 +72,16 @@ impl Owner {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(["lab", "--host-link"]).stdout(Stdio::piped());
         let mut process = command.spawn().expect("cargo built xtask");
-        let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
-        let id = lines
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.strip_prefix("lab ")?.split_once(" is up")?.0.to_owned()));
-        let owner = Self { process, id: id.expect("the lab comes up") };
+        let mut stdout = BufReader::new(process.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        let id = loop {
+            line.clear();
+            assert_ne!(stdout.read_line(&mut line).expect("it writes text"), 0, "the lab does not come up");
+            if let Some((id, _)) = line.strip_prefix("lab ").and_then(|rest| rest.split_once(" is up")) {
+                break id.to_owned();
+            }
+        };
+        let owner = Self { process, id, _stdout: stdout };
         assert!(exists(&owner.id));
         assert!(Path::new("/sys/class/net").join(format!("tpk-{}", owner.id)).exists());
         owner
