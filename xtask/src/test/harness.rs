@@ -26,7 +26,7 @@ pub(super) struct Binary {
 /// Which tests of a binary.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
-    ignored: bool,
+    privileged: bool,
     filter: Option<String>,
     /// Names that contain one of these are left out.
     pub(super) skip: Vec<String>,
@@ -37,12 +37,12 @@ pub(super) struct Selection {
 impl Selection {
     /// Tests that anyone can run.
     pub(super) fn unprivileged(filter: Option<&str>) -> Self {
-        Self { ignored: false, filter: filter.map(str::to_owned), skip: Vec::new(), only: None }
+        Self { privileged: false, filter: filter.map(str::to_owned), skip: Vec::new(), only: None }
     }
 
     /// Tests that are ignored because they need privileges.
     pub(super) fn privileged(filter: Option<&str>) -> Self {
-        Self { ignored: true, ..Self::unprivileged(filter) }
+        Self { privileged: true, ..Self::unprivileged(filter) }
     }
 
     /// Those of them whose names contain `part`.
@@ -87,15 +87,18 @@ pub(super) fn documentation_tests(filter: Option<&str>) -> anyhow::Result<Outcom
 impl Binary {
     /// Runs a selection of its tests; `command` starts the binary, perhaps as root.
     pub(super) fn run(&self, mut command: Command, selection: &Selection) -> anyhow::Result<Outcome> {
-        let names: Vec<_> = self.list(selection.ignored)?;
+        let names: Vec<_> = self.list(selection.privileged)?;
         let names: Vec<_> = names.iter().filter(|name| selection.contains(name)).collect();
         if names.is_empty() {
             return Ok(Outcome::default());
         }
         println!("\n{} tests: {}, {} of them", self.tier.name(), self.name, names.len());
-        if selection.ignored {
-            // They share the machine's few cores, and count packets.
-            command.args(["--ignored", "--test-threads=1"]);
+        if selection.privileged {
+            command.arg("--ignored");
+        }
+        if self.tier == Tier::Lab {
+            // They would share the machine's few cores, and they count packets.
+            command.arg("--test-threads=1");
         }
         command.arg("--exact").args(names).current_dir(package_directory(&self.manifest));
         watch(&mut command, &self.name)
@@ -103,26 +106,43 @@ impl Binary {
 
     /// How many tests a selection has.
     pub(super) fn count(&self, selection: &Selection) -> anyhow::Result<usize> {
-        Ok(self.list(selection.ignored)?.iter().filter(|name| selection.contains(name)).count())
+        Ok(self.list(selection.privileged)?.iter().filter(|name| selection.contains(name)).count())
     }
 
-    fn list(&self, ignored: bool) -> anyhow::Result<Vec<String>> {
-        let list = |ignored: bool| -> anyhow::Result<Vec<String>> {
-            let mut command = Command::new(&self.path);
-            command.args(["--list", "--format=terse"]).current_dir(package_directory(&self.manifest));
-            if ignored {
-                command.arg("--ignored");
-            }
-            let output = crate::process::output(&mut command)?;
-            Ok(output.lines().filter_map(|line| Some(line.strip_suffix(": test")?.to_owned())).collect())
-        };
-        let privileged = list(true)?;
-        if ignored {
-            return Ok(privileged);
+    /// The names of its tests: those that need privileges, or the others. Tests that are ignored for another
+    /// reason are in neither.
+    fn list(&self, privileged: bool) -> anyhow::Result<Vec<String>> {
+        let ignored = self.names(&["--list", "--format=terse", "--ignored"], listed)?;
+        if !privileged {
+            let all = self.names(&["--list", "--format=terse"], listed)?;
+            return Ok(all.into_iter().filter(|name| !ignored.contains(name)).collect());
         }
-        // Without --ignored, libtest lists both.
-        Ok(list(false)?.into_iter().filter(|name| !privileged.contains(name)).collect())
+        if ignored.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Not asked for, ignored tests do not run, and libtest says why.
+        let mut arguments = vec!["--exact"];
+        arguments.extend(ignored.iter().map(String::as_str));
+        self.names(&arguments, ignored_for_want_of_privilege)
     }
+
+    fn names(&self, arguments: &[&str], name: fn(&str) -> Option<&str>) -> anyhow::Result<Vec<String>> {
+        let mut command = Command::new(&self.path);
+        command.args(arguments).current_dir(package_directory(&self.manifest));
+        let output = crate::process::output(&mut command)?;
+        Ok(output.lines().filter_map(name).map(str::to_owned).collect())
+    }
+}
+
+/// The test's name in a line of `--list --format=terse`.
+fn listed(line: &str) -> Option<&str> {
+    line.strip_suffix(": test")
+}
+
+/// The test's name in libtest's line about an ignored test, if the reason begins with "needs".
+fn ignored_for_want_of_privilege(line: &str) -> Option<&str> {
+    let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored, ")?;
+    reason.starts_with("needs ").then_some(name)
 }
 
 /// Runs a test program, shows what it prints, and reads its results from that.
@@ -207,6 +227,17 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 2.01s";
         assert_eq!(result(line), Some((12, 3)));
         assert_eq!(result("test lab::coturn ... ok"), None);
+    }
+
+    #[test]
+    fn ignored_tests_need_privileges_or_have_another_reason() {
+        let name = ignored_for_want_of_privilege("test kill::xdp ... ignored, needs root: cargo xtask test");
+        assert_eq!(name, Some("kill::xdp"));
+        assert_eq!(
+            ignored_for_want_of_privilege("test pins::daemon ... ignored, a helper of other tests"),
+            None
+        );
+        assert_eq!(ignored_for_want_of_privilege("test pins::other ... ok"), None);
     }
 
     #[test]

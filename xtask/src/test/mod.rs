@@ -129,10 +129,6 @@ fn run(
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     summary.add(binary.tier, binary.run(Command::new(&binary.path), &Selection::unprivileged(filter))?);
-    // Ignored tests elsewhere are ignored for a reason of their own, not for want of privilege.
-    if matches!(binary.tier, Tier::Unit | Tier::Protocol) {
-        return Ok(());
-    }
     let mut selection = Selection::privileged(filter);
     let mut skip = |selection: &mut Selection, prefix: &str, reason: String| -> anyhow::Result<()> {
         let count = binary.count(&selection.only(prefix))?;
@@ -144,6 +140,7 @@ fn run(
     };
     if userspace {
         let reason = "needs the kernel program; --userspace was given";
+        // Elsewhere, names say which datapath a test is for.
         let prefix = if binary.tier.needs_bpf() { "" } else { "xdp_" };
         skip(&mut selection, prefix, reason.to_owned())?;
     }
