@@ -87,6 +87,7 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     names("relay_address", &|config| config.relay_addresses.clear());
     names("relay_address 0.0.0.0", &|config| config.relay_addresses = vec!["0.0.0.0".parse().unwrap()]);
     names("relay_address ::1", &|config| config.relay_addresses = vec!["::1".parse().unwrap()]);
+    names("relay_address 192.0.2.1", &|config| config.relay_addresses.push("192.0.2.1".parse().unwrap()));
     names("relay_ports", &|config| config.relay_ports = RangeInclusive::new(50_001, 50_000));
     names("relay_ports", &|config| config.relay_ports = 1000..=2000);
     names("listen udp://198.51.100.1:3478", &|config| config.relay_ports = 2000..=4000);
