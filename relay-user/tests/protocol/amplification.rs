@@ -72,7 +72,7 @@ fn stun_140_turn_003_realms_that_would_not_do_are_refused() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused_by_name() {
+fn stun_145_settings_that_contradict_each_other_are_refused_by_name() {
     let error = |change: &dyn Fn(&mut relay_user::turn::Config)| {
         let mut config = pair::config();
         change(&mut config);

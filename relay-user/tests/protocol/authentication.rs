@@ -42,7 +42,7 @@ fn assert_challenge(response: &Message, code: u16) {
 }
 
 #[test]
-fn stun_083_084_turn_033_no_integrity_attribute_gives_401_with_realm_and_nonce() {
+fn stun_083_084_turn_001_033_034_no_integrity_attribute_gives_401_with_realm_and_nonce() {
     let mut pair = Pair::new();
     let nonce = nonce(&mut pair);
     for method in METHODS {
@@ -107,7 +107,7 @@ fn stun_097_098_099_turn_006_stale_nonce_gives_438_whose_nonce_is_good_at_once()
 }
 
 #[test]
-fn stun_071_082_099_foreign_and_changed_nonces_give_438() {
+fn stun_071_082_099_132_141_foreign_and_changed_nonces_give_438() {
     let mut pair = Pair::new();
     let good = nonce(&mut pair);
     let key = wire::long_term_key(USER, REALM, PASSWORD);
@@ -124,6 +124,10 @@ fn stun_071_082_099_foreign_and_changed_nonces_give_438() {
     }
     let response = ask(&mut pair, wire::REFRESH, &credentials(USER, &[b'x'; 764]), Some(&key));
     assert_eq!(response.error(), 400, "STUN-141: up to 763 bytes are read");
+    for (length, code) in [(763, 401), (764, 400)] {
+        let response = ask(&mut pair, wire::REFRESH, &credentials(&"u".repeat(length), &good), Some(&key));
+        assert_eq!(response.error(), code, "STUN-132");
+    }
 }
 
 #[test]
