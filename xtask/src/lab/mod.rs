@@ -12,6 +12,7 @@ mod host_link;
 mod janitor;
 mod namespace;
 mod relay;
+mod xdp;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use janitor::Janitor;
 
 pub use namespace::Namespace;
 pub use relay::{DatapathStatus, InterfaceStatus, Relay, RelayOptions, Relayed, Status, Traffic};
+pub use xdp::PassProgram;
 
 /// The relay's address on the client side, where it listens.
 pub const LISTENER: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
@@ -57,6 +59,7 @@ pub struct Lab {
     client: Namespace,
     relay: Namespace,
     peer: Namespace,
+    far_ends: Vec<PassProgram>,
     // Last: the namespaces' handles are closed before the janitor removes them.
     _janitor: Janitor,
 }
@@ -71,15 +74,23 @@ impl Lab {
         let id = new_id()?;
         let janitor = Janitor::start(&id)?;
         let namespace = |side| Namespace::create(format!("turnpike-{id}-{side}"));
-        let lab = Self {
+        let mut lab = Self {
             client: namespace("client")?,
             relay: namespace("relay")?,
             peer: namespace("peer")?,
+            far_ends: Vec::new(),
             _janitor: janitor,
             id,
         };
         lab.link_clients()?;
         lab.link_peers()?;
+        for (namespace, nic) in [(&lab.client, CLIENT_NIC), (&lab.peer, PEER_NIC)] {
+            // Where the kernel refuses it, the relay will not get native XDP either, and do without.
+            match PassProgram::attach(namespace, nic, "turnpike_lab") {
+                Ok(program) => lab.far_ends.push(program),
+                Err(error) => eprintln!("the lab does without native XDP: {error:#}"),
+            }
+        }
         let bpffs = lab.bpffs();
         std::fs::create_dir(&bpffs).with_context(|| format!("could not create {}", bpffs.display()))?;
         process::output(Command::new("mount").args(["-t", "bpf", "turnpike-lab"]).arg(&bpffs))?;
@@ -179,15 +190,14 @@ fn give_to_owner_of(like: &Path, path: &Path) -> anyhow::Result<()> {
 
 /// Joins two namespaces with a veth pair that is up, with the offloads that tests need.
 ///
-/// Far ends keep GRO on, without which frames that the relay redirects to them vanish (veth delivers those
-/// through NAPI only). Checksums are finished by the sender: XDP and captures see what a wire would carry.
+/// Checksums are finished by the sender: XDP and captures see what a wire would carry.
 fn link(far: (&Namespace, &str), relay: (&Namespace, &str)) -> anyhow::Result<()> {
     let ((far_namespace, far_nic), (relay_namespace, relay_nic)) = (far, relay);
     far_namespace.ip(&format!(
         "link add {far_nic} type veth peer name {relay_nic} netns {}",
         relay_namespace.name()
     ))?;
-    far_namespace.ethtool(&format!("-K {far_nic} tx off gro on"))?;
+    far_namespace.ethtool(&format!("-K {far_nic} tx off"))?;
     relay_namespace.ethtool(&format!("-K {relay_nic} tx off"))?;
     far_namespace.ip(&format!("link set {far_nic} up"))?;
     relay_namespace.ip(&format!("link set {relay_nic} up"))?;
