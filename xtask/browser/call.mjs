@@ -18,6 +18,12 @@ const args = [
   "--host-resolver-rules=MAP * ~NOTFOUND",
 ];
 
+// A bound that only a hang reaches.
+setTimeout(() => {
+  console.error("the call did not end");
+  process.exit(1);
+}, (seconds + 300) * 1000).unref();
+
 const browsers = [];
 try {
   const client = await open(clientBrowser);

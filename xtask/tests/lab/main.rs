@@ -2,6 +2,14 @@
 //!
 //! They need root, and the daemon built: `cargo xtask test lab`.
 
+mod bad_input;
+mod bpf;
+mod browser;
 mod capture;
 mod coturn;
+mod fallback;
+mod host_link;
+mod janitor;
+mod kill;
 mod scene;
+mod stop;

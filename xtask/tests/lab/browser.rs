@@ -1,0 +1,134 @@
+//! A call between two Chromium browsers, the client's media relayed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde::Deserialize;
+use serde_json::json;
+use xtask::lab::{Namespace, PEERS, RELAY_ADDRESS};
+use xtask::{browser, process, workspace};
+
+use crate::capture::Captures;
+use crate::scene::{Datapath, PASSWORD, SERVER, Scene, USER};
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_minute_xdp_native() {
+    call(Datapath::XdpNative, 60);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn short_xdp_generic() {
+    call(Datapath::XdpGeneric, 10);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn short_userspace() {
+    call(Datapath::Userspace, 10);
+}
+
+fn call(datapath: Datapath, seconds: u64) {
+    let scene = Scene::start("browser", datapath);
+    let captures = Captures::start(&scene.lab, &scene.artifacts);
+    let report = run_browsers(&scene, seconds);
+    let captured = captures.finish(&scene.lab);
+    let status = scene.relay.status().expect("the relay answers");
+    println!("{}: {report:?}\n{}", datapath.name(), scene.relay.status_json().expect("the relay answers"));
+
+    assert_eq!(report.client.local_candidate_type, "relay");
+    assert_eq!(report.client.relay_protocol.as_deref(), Some("udp"));
+    assert_eq!(report.peer.remote_candidate_type, "relay");
+    report.client.assert_media(seconds);
+    report.peer.assert_media(seconds);
+
+    let (fast, slow) = (status.fast_path, status.slow_path);
+    let client = &captured.client;
+    let up = [true, false].map(|channel| client.relayed(channel, |_, to| to == SERVER).packets);
+    let down = [true, false].map(|channel| client.relayed(channel, |from, _| from == SERVER).packets);
+    let to_peer = captured.peer.datagrams(|from, to| *from.ip() == RELAY_ADDRESS && *to.ip() == PEERS[0]);
+    assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets that reached the peer");
+    assert_eq!((fast.to_client + slow.to_client).packets, down.iter().sum::<u64>(), "packets to the client");
+
+    let (channel_data, all) = (up[0] + down[0], up.iter().chain(&down).sum::<u64>());
+    assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
+    let fast_packets = fast.to_peer.packets + fast.to_client.packets;
+    if datapath.is_xdp() {
+        assert!(
+            fast_packets * 100 >= channel_data * 99,
+            "{fast_packets} of {channel_data} took the fast path"
+        );
+    } else {
+        assert_eq!(fast_packets, 0, "there is no fast path");
+    }
+    captured.client.assert_clean();
+    captured.peer.assert_clean();
+}
+
+/// What both browsers say at the end.
+#[derive(Debug, Deserialize)]
+struct Report {
+    client: Browser,
+    peer: Browser,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Browser {
+    local_candidate_type: String,
+    relay_protocol: Option<String>,
+    remote_candidate_type: String,
+    inbound: Vec<Inbound>,
+}
+
+/// An `inbound-rtp` report. `packets_lost` can be negative: duplicates count against it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Inbound {
+    kind: String,
+    packets_received: i64,
+    packets_lost: i64,
+    frames_decoded: Option<u64>,
+}
+
+impl Browser {
+    /// Video was seen, audio heard, and at most one packet in a thousand lost.
+    fn assert_media(&self, seconds: u64) {
+        for kind in ["audio", "video"] {
+            let inbound = self.inbound.iter().find(|inbound| inbound.kind == kind);
+            let inbound = inbound.unwrap_or_else(|| panic!("no {kind} came in: {self:?}"));
+            let expected = inbound.packets_received + inbound.packets_lost;
+            assert!(inbound.packets_received > 0, "{inbound:?}");
+            assert!(inbound.packets_lost * 1000 <= expected, "{inbound:?}");
+            // A busy machine may not keep up with the camera; one frame a second it does.
+            assert!(kind == "audio" || inbound.frames_decoded >= Some(seconds), "{inbound:?}");
+        }
+    }
+}
+
+/// Runs a call: driver and client browser in the client's namespace, the other browser in the peer's.
+fn run_browsers(scene: &Scene, seconds: u64) -> Report {
+    let chromium = browser::chromium().expect("Chromium is installed");
+    let peer_browser = scene.artifacts.join("peer-browser");
+    write_launcher(&peer_browser, scene.lab.peer(), &chromium);
+    let arguments = json!({
+        "clientBrowser": chromium,
+        "peerBrowser": peer_browser,
+        "iceServer": { "urls": format!("turn:{SERVER}"), "username": USER, "credential": PASSWORD },
+        "seconds": seconds,
+    });
+    let mut driver = scene.lab.client().command("node");
+    driver.arg(workspace::browser_dir().join("call.mjs")).arg(arguments.to_string()).stdin(Stdio::null());
+    let report = process::output(&mut driver).expect("the browsers can call each other");
+    serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error} in {report}"))
+}
+
+/// A script that starts a browser in another namespace: Playwright starts programs by their path.
+fn write_launcher(path: &Path, namespace: &Namespace, browser: &Path) {
+    let browser = browser.display();
+    let script = format!("#!/bin/sh\nexec nsenter --net=/run/netns/{} {browser} \"$@\"\n", namespace.name());
+    std::fs::write(path, script).expect("artifacts can be written");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the script is ours");
+}

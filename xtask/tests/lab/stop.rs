@@ -1,0 +1,60 @@
+//! A graceful stop leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+
+use xtask::lab::{CLIENTS, PEERS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
+use xtask::wait;
+
+use crate::bpf::{self, Object};
+use crate::scene::{Datapath, PATIENCE, Scene, on_each_datapath};
+
+on_each_datapath!(nothing_is_left);
+
+/// With an allocation, a permission and a channel live until the end.
+fn nothing_is_left(datapath: Datapath) {
+    let mut scene = Scene::start("stop", datapath);
+    let mut client = scene.client(CLIENTS[0]);
+    client.allocate(None).expect("Allocate succeeds");
+    client.channel_bind(0x4000, SocketAddrV4::new(PEERS[0], 9000)).expect("ChannelBind succeeds");
+    let objects = bpf::objects_of(scene.relay.pid());
+    let has = |wanted: fn(&Object) -> bool| objects.iter().any(wanted);
+    assert_eq!(has(|object| matches!(object, Object::Program(_))), datapath.is_xdp(), "{objects:?}");
+    assert_eq!(has(|object| matches!(object, Object::Map(_))), datapath.is_xdp(), "{objects:?}");
+    assert_eq!(!pins(&scene.lab.bpffs()).is_empty(), datapath.is_xdp(), "pins");
+    assert!(udp_sockets(&scene) >= 2, "a listener and a relayed address");
+
+    let status = scene.relay.stop().expect("the daemon stops");
+    assert!(status.success(), "{status}");
+
+    for nic in [RELAY_CLIENT_NIC, RELAY_PEER_NIC] {
+        assert_eq!(bpf::attached(scene.lab.relay(), nic), None, "program on {nic}");
+    }
+    assert_eq!(pins(&scene.lab.bpffs()), BTreeSet::new());
+    assert_eq!(udp_sockets(&scene), 0, "sockets in the relay's namespace");
+    assert!(!scene.lab.admin_socket().exists(), "the administration socket's file");
+    // The kernel frees programs and maps a little later than their last reference goes.
+    let left = || objects.iter().filter(|object| object.exists()).collect::<Vec<_>>();
+    wait::until(PATIENCE, || left().is_empty().then_some(()))
+        .unwrap_or_else(|| panic!("{:?} are still in the kernel", left()));
+}
+
+/// Everything below a bpffs.
+fn pins(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let entries = std::fs::read_dir(directory).expect("the lab has a bpffs");
+    for entry in entries.collect::<io::Result<Vec<_>>>().expect("the bpffs can be read") {
+        if entry.file_type().expect("it has a type").is_dir() {
+            found.extend(pins(&entry.path()));
+        }
+        found.insert(entry.path());
+    }
+    found
+}
+
+fn udp_sockets(scene: &Scene) -> usize {
+    let table = scene.lab.relay().run(|| std::fs::read_to_string("/proc/thread-self/net/udp"));
+    table.expect("procfs is mounted").lines().count() - 1
+}
