@@ -79,6 +79,12 @@ pub enum ConfigError {
         /// As configured.
         ip: IpAddr,
     },
+    /// The same relay address would give out each port twice.
+    #[error("relay_address {ip} is given twice")]
+    DuplicateRelayAddress {
+        /// As configured.
+        ip: IpAddr,
+    },
     /// The range of relayed ports is empty or reaches into the well-known ports.
     #[error("relay_ports {}-{}: the range must not be empty nor go below 1024", ports.start(), ports.end())]
     RelayPorts {
@@ -118,7 +124,10 @@ impl Config {
         if self.relay_addresses.is_empty() {
             return Err(ConfigError::NoRelayAddress);
         }
-        for &ip in &self.relay_addresses {
+        for (position, &ip) in self.relay_addresses.iter().enumerate() {
+            if self.relay_addresses[..position].contains(&ip) {
+                return Err(ConfigError::DuplicateRelayAddress { ip });
+            }
             if !ip.is_ipv4() || ip.is_unspecified() || ip.is_multicast() {
                 return Err(ConfigError::RelayAddress { ip });
             }

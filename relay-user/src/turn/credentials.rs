@@ -66,7 +66,8 @@ pub enum CredentialError {
 }
 
 impl Credentials {
-    /// Adds a user with the key that follows from the password, which is not kept.
+    /// Adds a user with the key that follows from the password, which is not kept. Text beyond ASCII is taken
+    /// as it is: it must be in the form that OpaqueString (RFC 8265 section 4.2) gives it.
     pub fn insert(&mut self, username: &str, realm: &str, password: &str) -> Result<(), CredentialError> {
         let length = username.len();
         if length == 0 || length > MAX_USERNAME_LEN {

@@ -85,13 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn stun_067_069_nonce_is_bound_to_client_key_and_time() {
+    fn stun_067_069_turn_005_nonce_is_bound_to_client_key_and_time() {
         let (nonces, client_a) = (Nonces::new([1; 32]), client("192.0.2.1:1000"));
         let now = 7_000 * SECOND;
         let nonce = nonces.issue(now, client_a);
         let valid = |at, who, nonce: &str| nonces.is_valid(at, who, nonce.as_bytes());
 
         assert!(valid(now, client_a, &nonce));
+        assert_ne!(nonce, nonces.issue(now + SECOND, client_a));
         for other in ["192.0.2.1:1001", "192.0.2.2:1000", "[2001:db8::1]:1000"] {
             assert_ne!(nonce, nonces.issue(now, client(other)));
             assert!(!valid(now, client(other), &nonce));

@@ -7,6 +7,7 @@ use relay_common::channel_data;
 
 use super::{
     address::{FiveTuple, PeerAddr, RelayedAddr},
+    allocation::Allocation,
     channel_data::{ChannelData, ChannelDataError},
     drops::DropReason,
     output::Output,
@@ -34,10 +35,11 @@ impl Server {
             ChannelDataError::Truncated => DropReason::ChannelDataLength,
             ChannelDataError::Number => DropReason::NoChannel,
         })?;
-        let allocation = self.allocations.of_client(&five_tuple).ok_or(DropReason::NoAllocation)?;
-        let channel = allocation.channels().get(number).ok_or(DropReason::NoChannel)?;
-        let to = (channel.peer, channel.hairpin);
-        self.relay_to_peer(five_tuple, to, data)
+        let bound_peer = |allocation: &Allocation| {
+            let channel = allocation.channels().get(number).ok_or(DropReason::NoChannel)?;
+            Ok((channel.peer, channel.hairpin))
+        };
+        self.relay_to_peer(five_tuple, bound_peer, data)
     }
 
     /// A Send indication (RFC 8656 section 11.2).
@@ -69,29 +71,28 @@ impl Server {
             return Err(DropReason::AddressFamily);
         }
         let to = self.own.resolve(peer).peer().ok_or(DropReason::OwnAddress)?;
-        self.relay_to_peer(five_tuple, to, data)
+        self.relay_to_peer(five_tuple, |_| Ok(to), data)
     }
 
+    /// Relays data to the peer that `to` finds, and whether that is a hairpin, if it is permitted.
     fn relay_to_peer(
         &mut self,
         five_tuple: FiveTuple,
-        (peer, hairpin): (PeerAddr, bool),
+        to: impl FnOnce(&Allocation) -> Result<(PeerAddr, bool), DropReason>,
         data: &[u8],
     ) -> Result<(), DropReason> {
         let allocation = self.allocations.of_client(&five_tuple).ok_or(DropReason::NoAllocation)?;
+        let (peer, hairpin) = to(allocation)?;
         if !allocation.permissions().contains(peer.0.ip()) {
             return Err(DropReason::NoPermission);
         }
         let relayed = allocation.relayed;
         if hairpin {
-            self.relay_hairpin(relayed, RelayedAddr(peer.0), data)?;
-        } else {
-            self.effects.outputs.push_back(Output::ToPeer { relayed, peer, data: data.to_vec() });
-            self.relayed.to_peer.add_packet(data.len());
+            return self.relay_hairpin(relayed, RelayedAddr(peer.0), data);
         }
-        if let Some(allocation) = self.allocations.of_client(&five_tuple) {
-            allocation.to_peer.add_packet(data.len());
-        }
+        allocation.to_peer.add_packet(data.len());
+        self.relayed.to_peer.add_packet(data.len());
+        self.effects.outputs.push_back(Output::ToPeer { relayed, peer, data: data.to_vec() });
         Ok(())
     }
 
@@ -105,6 +106,9 @@ impl Server {
             other => other,
         })?;
         self.relayed.hairpin.add_packet(data.len());
+        if let Some(sender) = self.allocations.of_relayed(from) {
+            sender.to_peer.add_packet(data.len());
+        }
         Ok(())
     }
 

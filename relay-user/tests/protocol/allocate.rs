@@ -28,7 +28,7 @@ fn refused(attributes: &[Attribute]) -> u16 {
 }
 
 #[test]
-fn turn_039_078_079_080_success_has_relayed_address_lifetime_and_mapped_address() {
+fn turn_017_039_078_079_080_230_success_has_relayed_address_lifetime_and_mapped_address() {
     let mut pair = Pair::new();
     let response = allocate(&mut pair, &[]);
     assert_eq!(response.relayed().ip(), RELAY_IP.parse::<std::net::IpAddr>().unwrap());
@@ -157,7 +157,7 @@ fn turn_026_060_062_ports_in_use_by_others_are_passed_over() {
 }
 
 #[test]
-fn turn_072_073_074_ports_are_random_and_in_range() {
+fn turn_072_073_074_246_ports_are_random_and_in_range() {
     let mut pair = Pair::new();
     let ports: Vec<_> = (0..50)
         .map(|n| {
@@ -171,7 +171,7 @@ fn turn_072_073_074_ports_are_random_and_in_range() {
 }
 
 #[test]
-fn turn_028_075_076_229_lifetimes() {
+fn turn_028_075_076_077_229_lifetimes() {
     let granted = |requested: Option<u32>| {
         let mut pair = Pair::new();
         let attributes: Vec<_> = requested.map(wire::lifetime).into_iter().collect();

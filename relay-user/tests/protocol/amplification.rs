@@ -1,6 +1,8 @@
 //! Strangers get little and cost nothing: no answer before authentication is larger than max(3 x request,
 //! 160 bytes), which the driver in `pair` checks for every answer of every test, and none leaves state.
 
+use std::ops::RangeInclusive;
+
 use relay_user::turn::{ConfigError, Credentials, Server, Totals};
 
 use crate::{
@@ -70,7 +72,7 @@ fn stun_140_turn_003_realms_that_would_not_do_are_refused() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused_by_name() {
+fn stun_145_settings_that_contradict_each_other_are_refused_by_name() {
     let error = |change: &dyn Fn(&mut relay_user::turn::Config)| {
         let mut config = pair::config();
         change(&mut config);
@@ -85,7 +87,8 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     names("relay_address", &|config| config.relay_addresses.clear());
     names("relay_address 0.0.0.0", &|config| config.relay_addresses = vec!["0.0.0.0".parse().unwrap()]);
     names("relay_address ::1", &|config| config.relay_addresses = vec!["::1".parse().unwrap()]);
-    names("relay_ports", &|config| config.relay_ports = 50_001..=50_000);
+    names("relay_address 192.0.2.1", &|config| config.relay_addresses.push("192.0.2.1".parse().unwrap()));
+    names("relay_ports", &|config| config.relay_ports = RangeInclusive::new(50_001, 50_000));
     names("relay_ports", &|config| config.relay_ports = 1000..=2000);
     names("listen udp://198.51.100.1:3478", &|config| config.relay_ports = 2000..=4000);
     names("software", &|config| config.software = Some("x".repeat(128)));

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn turn_100_102_103_104_a_permission_lets_any_port_of_its_address_in_for_300_s() {
+fn turn_100_102_103_104_244_a_permission_lets_any_port_of_its_address_in_for_300_s() {
     let mut pair = Pair::new();
     let relayed = pair.allocate(0);
     assert!(pair.peer_sends(relayed, PEER, b"x").outputs.is_empty());

@@ -38,8 +38,8 @@ fn turn_120_122_123_126_sends_that_are_discarded() {
     let (mut pair, _) = ready();
     let (to, data) = (wire::peer(PEER), wire::data(b"x"));
     let mut silent = |attributes: &[wire::Attribute]| pair.send_indication(0, attributes).outputs.is_empty();
-    assert!(silent(&[to.clone()]));
-    assert!(silent(&[data.clone()]));
+    assert!(silent(std::slice::from_ref(&to)));
+    assert!(silent(std::slice::from_ref(&data)));
     assert!(silent(&[(0x0012, vec![0, 1, 1, 1]), data.clone()]));
     assert!(silent(&[wire::peer("8.8.8.8:0"), data.clone()]));
     assert!(silent(&[to, data.clone(), wire::dont_fragment()]));

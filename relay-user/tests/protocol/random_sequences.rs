@@ -441,7 +441,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn turn_022_030_100_145_stun_026_dp_064_065_066_068_core_model_and_flows_agree(
+    fn turn_022_030_100_145_148_stun_026_dp_064_065_066_068_core_model_and_flows_agree(
         strict in any::<bool>(),
         steps in vec(step(), 1..80),
     ) {

@@ -7,7 +7,7 @@ use crate::turn::{
     credentials::LongTermKey,
     output::Output,
     server::Server,
-    stun::{AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, Method, UnknownAttributes},
+    stun::{AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, UnknownAttributes},
 };
 
 /// Where a response goes and how it is protected.
@@ -73,14 +73,11 @@ impl Server {
         self.respond(reply, response);
     }
 
-    /// Sends a response: with SOFTWARE where RFC 8656 section 5 asks for it, but never to strangers, and
-    /// with MESSAGE-INTEGRITY if the request was authenticated (RFC 8489 section 9.2.4: by MD5 key, since no
-    /// password algorithms are offered).
+    /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
+    /// MESSAGE-INTEGRITY (RFC 8489 section 9.2.4: by MD5 key, since no password algorithms are offered).
     pub(super) fn respond(&mut self, reply: &Reply, mut response: MessageWriter) {
         if let Some(key) = &reply.key {
-            if let Some(software) = &self.config.software
-                && matches!(reply.header.method, Method::ALLOCATE | Method::REFRESH)
-            {
+            if let Some(software) = &self.config.software {
                 response.attribute(AttributeType::SOFTWARE, software.as_bytes());
             }
             response.integrity(key.as_bytes());

@@ -1,5 +1,7 @@
 //! The published messages of RFC 5769, and what the codec makes of broken ones.
 
+use sha2::{Digest, Sha256};
+
 use super::*;
 use crate::turn::credentials::LongTermKey;
 
@@ -92,7 +94,7 @@ fn vec_004_sample_request_with_long_term_authentication() {
 
 /// The sample response again, but for its padding, which this server writes as zeroes.
 #[test]
-fn stun_047_048_049_126_130_133_writer_agrees_with_the_sample_response() {
+fn stun_047_048_049_125_126_130_133_writer_agrees_with_the_sample_response() {
     let sample = bytes(&IPV4_RESPONSE.replace("6f7220", "6f7200"));
     let header = parse(&bytes(IPV4_RESPONSE)).unwrap().header();
     let mut writer = MessageWriter::new(header);
@@ -243,4 +245,32 @@ fn stun_021_144_unknown_attributes_are_listed_once_and_bounded() {
     let message = parse(&bytes).unwrap();
     let listed: Vec<_> = message.unknown_attributes().kinds().map(|kind| kind.0).collect();
     assert_eq!(listed, (0x7000..0x7010).collect::<Vec<_>>());
+}
+
+/// RFC 8489 appendix B.1, without its header's length and its MESSAGE-INTEGRITY-SHA256.
+const SHA256_ATTRIBUTES: [&str; 3] = [
+    "001e0020 4a3cf38fef6992bda952c6780417da0f24819415569e60b205c46e41407f1704",
+    "00150029 6f624d61744a6f73324141414366 2f2f3439396b39353464364f4c33346f4c39465354767936347341 000000",
+    "0014000b 6578616d706c652e6f726700",
+];
+
+#[test]
+fn stun_134_vec_007_sha256_request_as_the_erratum_corrects_it() {
+    let [userhash, nonce, realm] = SHA256_ATTRIBUTES;
+    let bytes = bytes(&format!(
+        "00010090 2112a442 78ad3433c6ad72c029da412e {userhash} {nonce} {realm} 001d0004 00020000
+         001c0020 b5c7bf005b6c52a21c51c5e892f81924136296cb927c43149309278cc6518e65"
+    ));
+    let key = Sha256::digest("マトリックス:example.org:TheMatrIX");
+    assert_eq!(parse(&bytes).unwrap().verify(&key), Integrity::Valid);
+}
+
+#[test]
+fn vec_008_sha256_request_as_printed_is_truncated() {
+    let [userhash, nonce, realm] = SHA256_ATTRIBUTES;
+    let bytes = bytes(&format!(
+        "0001009c 2112a442 78ad3433c6ad72c029da412e {userhash} {nonce} {realm}
+         001c0020 e4686c8f0edeb59013e07090010a93efccbccc544c0a45d9f830aa6d6f735a01"
+    ));
+    assert_eq!(Header::parse(&bytes).unwrap_err(), HeaderError::Truncated);
 }
