@@ -35,6 +35,7 @@ fn server() -> Server {
         listeners: vec![listener()],
         lifetimes: Lifetimes::default(),
         strict_permissions: false,
+        rfc5766_channels: false,
         policy: PeerPolicy::default(),
     };
     let mut credentials = Credentials::default();

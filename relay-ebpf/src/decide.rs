@@ -132,7 +132,8 @@ fn from_client(packet: &Packet, arrival: &Arrival, udp_len: usize) -> Result<Dat
     let payload_len = udp_len - UDP_LEN;
     let first_byte = packet.at::<u8>(PAYLOAD_AT).filter(|_| payload_len > 0).ok_or(Outcome::NotTurn)?;
     match classify(*first_byte) {
-        FirstByte::ChannelData => {}
+        // Whether the latter are accepted, the daemon knows: only then they have flows.
+        FirstByte::ChannelData | FirstByte::Rfc5766ChannelData => {}
         FirstByte::Stun | FirstByte::Dtls => return Err(Outcome::Control),
         FirstByte::Other => return Err(Outcome::NotTurn),
     }

@@ -117,6 +117,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
             channel: seconds(lifetimes.channel),
         },
         strict_permissions: configuration.strict_permissions,
+        rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
     };
     Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)

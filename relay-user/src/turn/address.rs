@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use relay_common::channel_data::{CHANNEL_MAX, CHANNEL_MIN};
+use relay_common::channel_data::{CHANNEL_MAX, CHANNEL_MIN, RFC5766_CHANNEL_MAX};
 
 /// How a client reaches the server (RFC 8656 section 2). Each transport makes a 5-tuple of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +71,8 @@ impl fmt::Display for FiveTuple {
     }
 }
 
-/// A channel number that a client may bind: 0x4000 to 0x4FFF (RFC 8656 section 12).
+/// A channel number that a client may bind: 0x4000 to 0x4FFF (RFC 8656 section 12), or, where the server is so
+/// configured, to 0x7FFF (RFC 5766 section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelNumber(u16);
 
@@ -79,6 +80,11 @@ impl ChannelNumber {
     /// The number, if it may be bound.
     pub const fn new(number: u16) -> Option<Self> {
         if number >= CHANNEL_MIN && number <= CHANNEL_MAX { Some(Self(number)) } else { None }
+    }
+
+    /// The number, if it may be bound by RFC 5766.
+    pub const fn rfc5766(number: u16) -> Option<Self> {
+        if number >= CHANNEL_MIN && number <= RFC5766_CHANNEL_MAX { Some(Self(number)) } else { None }
     }
 
     /// The number in host byte order.

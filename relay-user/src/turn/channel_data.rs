@@ -19,17 +19,18 @@ pub enum ChannelDataError {
     /// The datagram is shorter than its header, or than the length field says.
     #[error("shorter than its header says")]
     Truncated,
-    /// The number is not one that a client may bind.
+    /// The number is not one that a client may bind, by RFC 8656 or RFC 5766.
     #[error("no channel number")]
     Number,
 }
 
 impl<'a> ChannelData<'a> {
-    /// Reads a datagram. Bytes beyond the stated length are padding, and cut off.
+    /// Reads a datagram. Bytes beyond the stated length are padding, and cut off. Whether numbers above RFC
+    /// 8656's are heard is for the server to say: they can be bound only where it accepts them.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ChannelDataError> {
         let (&[n0, n1, l0, l1], rest) =
             datagram.split_first_chunk::<HEADER_LEN>().ok_or(ChannelDataError::Truncated)?;
-        let number = ChannelNumber::new(u16::from_be_bytes([n0, n1])).ok_or(ChannelDataError::Number)?;
+        let number = ChannelNumber::rfc5766(u16::from_be_bytes([n0, n1])).ok_or(ChannelDataError::Number)?;
         let length = u16::from_be_bytes([l0, l1]) as usize;
         let data = rest.get(..length).ok_or(ChannelDataError::Truncated)?;
         Ok(Self { number, data })
@@ -73,10 +74,15 @@ mod tests {
     }
 
     #[test]
-    fn turn_167_numbers_outside_the_range_are_no_channels() {
-        for (number, ok) in
-            [(0x3fff, false), (0x4000, true), (0x4fff, true), (0x5000, false), (0xffff, false)]
-        {
+    fn numbers_outside_both_ranges_are_no_channels() {
+        for (number, ok) in [
+            (0x3fff, false),
+            (0x4000, true),
+            (0x4fff, true),
+            (0x7fff, true),
+            (0x8000, false),
+            (0xffff, false),
+        ] {
             let [high, low] = u16::to_be_bytes(number);
             assert_eq!(ChannelData::parse(&[high, low, 0, 0]).is_ok(), ok, "{number:#x}");
         }

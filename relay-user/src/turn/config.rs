@@ -29,6 +29,8 @@ pub struct Config {
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
+    /// Clients may bind channels 0x5000 to 0x7FFF too, as RFC 5766 section 11 had it.
+    pub rfc5766_channels: bool,
     /// Who may be a peer.
     pub policy: PeerPolicy,
 }

@@ -91,8 +91,11 @@ impl Server {
         let handled = match first_byte {
             FirstByte::Stun => self.handle_stun(now, five_tuple, datagram),
             FirstByte::ChannelData => self.relay_channel_data(five_tuple, datagram),
+            FirstByte::Rfc5766ChannelData if self.config.rfc5766_channels => {
+                self.relay_channel_data(five_tuple, datagram)
+            }
             FirstByte::Dtls => Err(DropReason::Dtls),
-            FirstByte::Other => Err(DropReason::NotTurn),
+            FirstByte::Rfc5766ChannelData | FirstByte::Other => Err(DropReason::NotTurn),
         };
         self.count_drop(handled);
     }

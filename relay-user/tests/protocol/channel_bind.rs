@@ -58,6 +58,21 @@ fn turn_149_150_228_numbers_and_missing_attributes() {
     assert!(answer(&[wire::channel_number(0x4fff), wire::peer(PEER)]).is_success());
 }
 
+/// coturn's client, for one, chooses from all of RFC 5766's range.
+#[test]
+fn rfc_5766_channels_are_accepted_where_the_operator_wants_them() {
+    let mut pair = Pair::with(|config| config.rfc5766_channels = true);
+    let relayed = pair.allocate(0);
+    for number in [0, 0x3fff, 0x8000, 0xffff] {
+        assert_eq!(pair.bind(0, number, PEER).error(), 400, "{number:#x}");
+    }
+    assert!(pair.bind(0, 0x7fff, PEER).is_success());
+    let happened = pair.channel_data(0, 0x7fff, b"x");
+    assert_eq!(happened.to_peer(), (relayed, PEER.parse().unwrap(), &b"x"[..]));
+    assert!(pair.channel_data(0, 0x5000, b"x").outputs.is_empty(), "not bound");
+    assert_eq!(pair.drops("no_channel"), 1);
+}
+
 #[test]
 fn turn_151_152_153_159_number_and_peer_are_one_to_one() {
     let mut pair = Pair::new();

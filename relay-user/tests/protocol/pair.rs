@@ -41,6 +41,7 @@ pub fn config() -> Config {
         listeners: vec![LISTENER.parse().unwrap()],
         lifetimes: Lifetimes::default(),
         strict_permissions: false,
+        rfc5766_channels: false,
         policy: PeerPolicy::default(),
     }
 }

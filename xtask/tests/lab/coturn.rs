@@ -68,7 +68,8 @@ struct Counts {
 
 /// Runs coturn's client, which must lose nothing.
 fn exchange(name: &str, datapath: Datapath, flags: &[&str]) -> (Counts, Captured) {
-    let scene = Scene::start(name, datapath);
+    // It chooses its channels from all of RFC 5766's range.
+    let scene = Scene::with_config(name, datapath, "rfc5766_channels = true\n");
     let captures = Captures::start(&scene.lab, &scene.artifacts);
     let _peer = EchoPeer::start(&scene);
     let mut client = scene.lab.client().command("turnutils_uclient");

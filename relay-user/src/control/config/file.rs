@@ -39,6 +39,7 @@ impl Settings {
             admin_socket: file.admin_socket.map(Into::into),
             bpffs: file.bpffs.map(Into::into),
             strict_permissions: file.strict_permissions,
+            rfc5766_channels: file.rfc5766_channels,
             log_addresses: file.log_addresses,
             lifetimes: file.lifetimes.map(|lifetimes| {
                 let origin = reader.origin(&lifetimes.span());
@@ -74,6 +75,7 @@ struct File {
     admin_socket: Option<String>,
     bpffs: Option<String>,
     strict_permissions: Option<bool>,
+    rfc5766_channels: Option<bool>,
     log_addresses: Option<bool>,
     lifetimes: Option<Spanned<FileLifetimes>>,
 }
@@ -237,6 +239,7 @@ mod tests {
             admin_socket = "/tmp/a.sock"
             bpffs = "/tmp/bpf"
             strict_permissions = true
+            rfc5766_channels = true
             log_addresses = true
             [users]
             alice = "secret"
@@ -273,7 +276,7 @@ mod tests {
         let keys = toml::from_str::<File>("no_such_key = 0");
         let message = keys.map(drop).unwrap_err().message().to_owned();
         let (_, keys) = unknown_field(&message).unwrap();
-        assert_eq!(keys.len(), 16);
+        assert_eq!(keys.len(), 17);
         let documentation = include_str!("../../../../docs/configuration.md");
         for key in keys {
             let documented =

@@ -65,6 +65,8 @@ pub struct Configuration {
     pub bpffs: PathBuf,
     /// Whether a channel's peer loses its permission after the permission's own lifetime.
     pub strict_permissions: bool,
+    /// Whether clients may bind channels above 0x4FFF, as RFC 5766 allowed.
+    pub rfc5766_channels: bool,
     /// Lifetimes of allocations, permissions and channels.
     pub lifetimes: LifetimeSeconds,
     /// Whether clients' addresses stand in the log.
@@ -113,6 +115,8 @@ pub struct Settings {
     pub bpffs: Option<PathBuf>,
     /// `strict_permissions`.
     pub strict_permissions: Option<bool>,
+    /// `rfc5766_channels`.
+    pub rfc5766_channels: Option<bool>,
     /// `log_addresses`.
     pub log_addresses: Option<bool>,
     /// `[lifetimes]`.
@@ -140,6 +144,7 @@ impl Settings {
             admin_socket: self.admin_socket.or(other.admin_socket),
             bpffs: self.bpffs.or(other.bpffs),
             strict_permissions: self.strict_permissions.or(other.strict_permissions),
+            rfc5766_channels: self.rfc5766_channels.or(other.rfc5766_channels),
             log_addresses: self.log_addresses.or(other.log_addresses),
             lifetimes: self.lifetimes.or(other.lifetimes),
         }

@@ -74,6 +74,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         admin_socket: settings.admin_socket.unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into()),
         bpffs: settings.bpffs.unwrap_or_else(|| DEFAULT_BPFFS.into()),
         strict_permissions: settings.strict_permissions.unwrap_or(false),
+        rfc5766_channels: settings.rfc5766_channels.unwrap_or(false),
         lifetimes: lifetimes.value,
         log_addresses: settings.log_addresses.unwrap_or(false),
         notes,

@@ -15,7 +15,13 @@ impl Server {
         let number = request.message.fixed::<4>(AttributeType::CHANNEL_NUMBER)?;
         let peer = request.message.xor_address(AttributeType::XOR_PEER_ADDRESS)?;
         let ([high, low, ..], peer) = number.zip(peer).ok_or(ErrorCode::BadRequest)?;
-        let number = ChannelNumber::new(u16::from_be_bytes([high, low])).ok_or(ErrorCode::BadRequest)?;
+        let number = u16::from_be_bytes([high, low]);
+        let number = if self.config.rfc5766_channels {
+            ChannelNumber::rfc5766(number)
+        } else {
+            ChannelNumber::new(number)
+        };
+        let number = number.ok_or(ErrorCode::BadRequest)?;
         if peer.port() == 0 {
             return Err(ErrorCode::BadRequest.into());
         }
