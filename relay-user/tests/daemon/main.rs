@@ -145,6 +145,20 @@ fn a_second_daemon_is_refused_and_a_dead_one_replaced() {
 }
 
 #[test]
+fn a_log_on_a_full_disk_stops_nothing() {
+    let address = loopback(9);
+    let daemon = Daemon::start_without_log(address, &[]);
+    let mut client = Client::new(address, daemon.listener);
+    let challenge = client.request(ALLOCATE, &[udp_transport()], None);
+    client.learn(&challenge);
+    assert_eq!(client.request(ALLOCATE, &[udp_transport()], Some("wrong")).error(), Some(401), "logged");
+    client.allocate();
+    let (status, directory, _) = daemon.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(!directory.path().join("admin.sock").exists());
+}
+
+#[test]
 fn a_lifetime_ends_by_itself_and_its_port_is_free_again() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("turnpike.toml");
