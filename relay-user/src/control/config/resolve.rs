@@ -64,6 +64,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         listeners: listeners.iter().map(|listener| SocketAddr::V4(listener.value)).collect(),
         relay_addresses: relay_addresses.iter().map(|address| IpAddr::V4(address.value)).collect(),
         external_addresses,
+        host_addresses: host.addresses().map(IpAddr::V4).collect(),
         relay_ports: relay_ports.value.0,
         realm,
         users,
