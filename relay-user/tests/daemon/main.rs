@@ -145,6 +145,32 @@ fn a_second_daemon_is_refused_and_a_dead_one_replaced() {
 }
 
 #[test]
+fn turn_060_clients_cannot_take_the_descriptors_that_the_operator_needs() {
+    let address = loopback(10);
+    let mut daemon = Daemon::start(address, &[]);
+    let limit = ["--nofile=80:80", "--pid", &daemon.pid().to_string()];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    let mut clients = Vec::new();
+    let refused = loop {
+        let mut client = Client::new(address, daemon.listener);
+        let challenge = client.request(ALLOCATE, &[udp_transport()], None);
+        client.learn(&challenge);
+        let error = client.request(ALLOCATE, &[udp_transport()], Some("secret")).error();
+        if error.is_some() {
+            break error;
+        }
+        clients.push(client);
+        assert!(clients.len() < 80);
+    };
+    assert_eq!(refused, Some(508));
+    daemon.wait_for_line("raise the limit of open files (LimitNOFILE)");
+    assert_eq!(daemon.json("status")["allocations"], clients.len());
+
+    assert_eq!(clients[0].refresh(0).error(), None);
+    Client::new(address, daemon.listener).allocate();
+}
+
+#[test]
 fn a_log_on_a_full_disk_stops_nothing() {
     let address = loopback(9);
     let daemon = Daemon::start_without_log(address, &[]);
