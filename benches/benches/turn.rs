@@ -33,6 +33,7 @@ fn server() -> Server {
         relay_ports: 49_152..=65_535,
         external_addresses: HashMap::new(),
         listeners: vec![listener()],
+        host_addresses: Vec::new(),
         lifetimes: Lifetimes::default(),
         strict_permissions: false,
         rfc5766_channels: false,

@@ -33,6 +33,24 @@ impl FlowKeyV4 {
         unsafe { core::mem::transmute::<Self, [u64; 2]>(*self) }
     }
 
+    /// The same key, each of its words put together in a register: a lookup that reads words just written in
+    /// halves waits for them.
+    #[inline(always)]
+    pub const fn in_words(&self) -> Self {
+        let addrs = if cfg!(target_endian = "little") {
+            self.local_addr as u64 | (self.remote_addr as u64) << 32
+        } else {
+            (self.local_addr as u64) << 32 | self.remote_addr as u64
+        };
+        let ports = if cfg!(target_endian = "little") {
+            self.local_port as u64 | (self.remote_port as u64) << 16 | (self.channel as u64) << 32
+        } else {
+            (self.local_port as u64) << 48 | (self.remote_port as u64) << 32 | (self.channel as u64) << 16
+        };
+        // SAFETY: same size and alignment; every bit pattern is a valid key.
+        unsafe { core::mem::transmute::<[u64; 2], Self>([addrs, ports]) }
+    }
+
     /// The endpoint form of this key: the same local address and port, no remote, no channel.
     #[inline(always)]
     pub const fn endpoint(&self) -> Self {

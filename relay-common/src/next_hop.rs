@@ -7,9 +7,10 @@ use crate::verified::check_word;
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHop {
-    /// Egress interface. 0: not resolved, the packet is punted.
+    /// Egress interface. 0 while not resolved: the packet is punted.
     pub ifindex: u32,
-    /// Largest IP packet in bytes that may leave here (the route's MTU, else the interface's).
+    /// Largest IP packet in bytes that may leave here (the route's MTU, else the interface's). 0 while not
+    /// resolved.
     pub mtu: u16,
     /// Zero; room for a VLAN tag.
     pub reserved: u16,

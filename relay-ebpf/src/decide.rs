@@ -5,6 +5,7 @@ use relay_common::{
     channel_data::{self, FirstByte, classify},
     checksum,
     flow::{FlowKeyV4, FlowKind, FlowV4, flags},
+    interface::Interface,
     outcome::Outcome,
     port_class::PortClass,
 };
@@ -20,6 +21,10 @@ const CHANNEL_DATA_AT: usize = PAYLOAD_AT + channel_data::HEADER_LEN;
 /// ChannelData over UDP may be padded to a multiple of 4 (RFC 8656 section 12.5). What is longer is odd enough
 /// for the slow path.
 const MAX_PADDING: usize = 3;
+/// What all channel numbers and nothing else has in common, as it lies in a header: RFC 5766's too, whether the
+/// daemon accepts those or not, for only then they have flows.
+const CHANNEL_NUMBERS: u16 = u16::to_be(0xc000);
+const CHANNEL_MIN: u16 = channel_data::CHANNEL_MIN.to_be();
 /// "More fragments" and the fragment offset, as they lie in a header.
 const ANY_FRAGMENT: u16 = u16::to_be(0x3fff);
 /// "Don't fragment", as it lies in a header.
@@ -62,15 +67,18 @@ pub(crate) struct Plan {
 #[inline(always)]
 pub(crate) fn decide(packet: &Packet, arrival: &Arrival) -> Result<Plan, Outcome> {
     let headers: &Headers = packet.at(0).ok_or(Outcome::NonLinear)?;
-    let frame_len = packet.linear_len().ok_or(Outcome::NonLinear)?;
-    check_headers(packet, arrival, headers)?;
-    let udp_len = udp_len(headers, frame_len)?;
-
+    let lengths = check_headers(packet, arrival, headers)?;
     let datagram = match arrival.class {
-        PortClass::Listener => from_client(packet, arrival, udp_len)?,
-        _ => from_peer(arrival, udp_len)?,
+        PortClass::Listener => from_client(packet, arrival, lengths.udp - UDP_LEN)?,
+        _ => from_peer(arrival, lengths.udp - UDP_LEN)?,
     };
-    plan(packet, headers, frame_len, &datagram)
+    plan(packet, headers, lengths.frame, &datagram)
+}
+
+/// What the frame measures, and what its UDP header says. The frame holds all of the datagram.
+struct Lengths {
+    frame: usize,
+    udp: usize,
 }
 
 /// Data on its way, and the flow that it leaves by.
@@ -89,17 +97,16 @@ struct Datagram {
     hairpin_counter: Option<Counter>,
 }
 
+/// Everything that must hold of the headers. A packet in order takes one branch; which rule another one breaks
+/// is told apart beside the way.
 #[inline(always)]
-fn check_headers(packet: &Packet, arrival: &Arrival, headers: &Headers) -> Result<(), Outcome> {
-    if arrival.ihl != IHL_WITHOUT_OPTIONS {
-        return Err(Outcome::IpOptions);
-    }
-    if headers.fragment & ANY_FRAGMENT != 0 {
-        return Err(Outcome::Fragment);
-    }
-    if !lookup::is_own_mac(packet.ingress_ifindex(), headers.destination_mac) {
-        return Err(Outcome::ForeignMac);
-    }
+fn check_headers(packet: &Packet, arrival: &Arrival, headers: &Headers) -> Result<Lengths, Outcome> {
+    let frame_len = packet.linear_len();
+    let further_len = packet.whole_len() - frame_len;
+    let mac_difference =
+        lookup::interface(packet.ingress_ifindex()) ^ Interface::word(headers.destination_mac);
+    let options = (arrival.ihl ^ IHL_WITHOUT_OPTIONS) as u64;
+    let fragment = (headers.fragment & ANY_FRAGMENT) as u64;
     let sum = headers.version_tos as u64
         + headers.total_len as u64
         + headers.identification as u64
@@ -110,40 +117,42 @@ fn check_headers(packet: &Packet, arrival: &Arrival, headers: &Headers) -> Resul
         + headers.source_addr[1] as u64
         + headers.destination_addr[0] as u64
         + headers.destination_addr[1] as u64;
-    if checksum::fold(sum) != 0xffff {
-        return Err(Outcome::IpChecksum);
+    let ip_checksum = !checksum::fold(sum) as u64;
+    let total_len = u16::from_be(headers.total_len) as i64;
+    let udp_len = u16::from_be(headers.udp_len) as i64;
+    // Negative where one length does not fit the other.
+    let misfit = (udp_len - UDP_LEN as i64)
+        | (total_len - IPV4_LEN as i64 - udp_len)
+        | (frame_len as i64 - ETHERNET_LEN as i64 - total_len);
+
+    if further_len as u64 | mac_difference | options | fragment | ip_checksum | (misfit as u64 >> 63) == 0 {
+        Ok(Lengths { frame: frame_len, udp: udp_len as usize })
+    } else if further_len != 0 {
+        Err(Outcome::NonLinear)
+    } else if options != 0 {
+        Err(Outcome::IpOptions)
+    } else if fragment != 0 {
+        Err(Outcome::Fragment)
+    } else if mac_difference != 0 {
+        Err(Outcome::ForeignMac)
+    } else if ip_checksum != 0 {
+        Err(Outcome::IpChecksum)
+    } else {
+        Err(Outcome::UdpLength)
     }
-    Ok(())
 }
 
-/// The UDP length, when IP packet and frame hold it.
 #[inline(always)]
-fn udp_len(headers: &Headers, frame_len: usize) -> Result<usize, Outcome> {
-    let total_len = u16::from_be(headers.total_len) as usize;
-    let udp_len = u16::from_be(headers.udp_len) as usize;
-    if udp_len < UDP_LEN || IPV4_LEN + udp_len > total_len || ETHERNET_LEN + total_len > frame_len {
-        return Err(Outcome::UdpLength);
-    }
-    Ok(udp_len)
-}
-
-#[inline(always)]
-fn from_client(packet: &Packet, arrival: &Arrival, udp_len: usize) -> Result<Datagram, Outcome> {
-    let payload_len = udp_len - UDP_LEN;
-    let first_byte = packet.at::<u8>(PAYLOAD_AT).filter(|_| payload_len > 0).ok_or(Outcome::NotTurn)?;
-    match classify(*first_byte) {
-        // Whether the latter are accepted, the daemon knows: only then they have flows.
-        FirstByte::ChannelData | FirstByte::Rfc5766ChannelData => {}
-        FirstByte::Stun | FirstByte::Dtls => return Err(Outcome::Control),
-        FirstByte::Other => return Err(Outcome::NotTurn),
-    }
-    let header: &ChannelDataHeader = packet.at(PAYLOAD_AT).ok_or(Outcome::ChannelDataLength)?;
-    let data_len = u16::from_be(header.len) as usize;
-    let padding_len = match payload_len.checked_sub(channel_data::HEADER_LEN + data_len) {
-        None => return Err(Outcome::ChannelDataLength),
-        Some(padding_len) if padding_len > MAX_PADDING => return Err(Outcome::Trailer),
-        Some(padding_len) => padding_len,
+fn from_client(packet: &Packet, arrival: &Arrival, payload_len: usize) -> Result<Datagram, Outcome> {
+    let Some(&header) = packet.at::<ChannelDataHeader>(PAYLOAD_AT) else {
+        return Err(no_channel_data(packet, payload_len));
     };
+    let data_len = u16::from_be(header.len) as usize;
+    // Huge where the datagram is too short.
+    let padding_len = payload_len.wrapping_sub(channel_data::HEADER_LEN + data_len);
+    if header.number & CHANNEL_NUMBERS != CHANNEL_MIN || padding_len > MAX_PADDING {
+        return Err(no_channel_data(packet, payload_len));
+    }
 
     let key = FlowKeyV4 { channel: header.number, ..arrival.key };
     let flow = live(&key, FlowKind::ToPeer)?;
@@ -166,14 +175,32 @@ fn from_client(packet: &Packet, arrival: &Arrival, udp_len: usize) -> Result<Dat
     })
 }
 
+/// Why a datagram to a listener is not ChannelData, or not in order.
 #[inline(always)]
-fn from_peer(arrival: &Arrival, udp_len: usize) -> Result<Datagram, Outcome> {
+fn no_channel_data(packet: &Packet, payload_len: usize) -> Outcome {
+    let Some(first_byte) = packet.at::<u8>(PAYLOAD_AT).filter(|_| payload_len > 0) else {
+        return Outcome::NotTurn;
+    };
+    match classify(*first_byte) {
+        FirstByte::Stun | FirstByte::Dtls => return Outcome::Control,
+        FirstByte::Other => return Outcome::NotTurn,
+        FirstByte::ChannelData | FirstByte::Rfc5766ChannelData => {}
+    }
+    match packet.at::<ChannelDataHeader>(PAYLOAD_AT) {
+        Some(header) if channel_data::HEADER_LEN + u16::from_be(header.len) as usize <= payload_len => {
+            Outcome::Trailer
+        }
+        _ => Outcome::ChannelDataLength,
+    }
+}
+
+#[inline(always)]
+fn from_peer(arrival: &Arrival, data_len: usize) -> Result<Datagram, Outcome> {
     let flow = live(&arrival.key, FlowKind::ToClient)?;
     // Such a peer is one of our own addresses, and nothing from those comes in by a wire.
     if flow.flags & flags::HAIRPIN != 0 {
         return Err(Outcome::NoFlow);
     }
-    let data_len = udp_len - UDP_LEN;
     Ok(Datagram {
         data_at: PAYLOAD_AT,
         data_len,
@@ -264,7 +291,7 @@ fn plan(packet: &Packet, headers: &Headers, frame_len: usize, datagram: &Datagra
     let total_len = IPV4_LEN + udp_len;
     let next_hop = lookup::next_hop(flow.next_hop)?;
     if total_len > next_hop.mtu as usize {
-        return Err(Outcome::Mtu);
+        return Err(if next_hop.ifindex == 0 { Outcome::NextHop } else { Outcome::Mtu });
     }
     let counter = Counter::at(flow.counter)?;
     let verdict = if next_hop.ifindex == packet.ingress_ifindex() {

@@ -11,7 +11,6 @@ use relay_common::{
     clock::BootNanos,
     counter::FlowCounter,
     flow::{FLOW_V4_WORDS, FlowKeyV4, FlowV4},
-    interface::Interface,
     next_hop::NextHop,
     outcome::Outcome,
     port_class::{self, PortClass},
@@ -22,6 +21,7 @@ use crate::maps::{CLOCK, FLOW_COUNTERS, FLOWS_V4, INTERFACES, NEXT_HOPS, PORT_CL
 /// The whole flow stored under `key`, whatever its kind and age.
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKeyV4) -> Result<FlowV4, Outcome> {
+    let key = &key.in_words();
     let entry = FLOWS_V4.get_ptr(key).ok_or(Outcome::NoFlow)?;
     // SAFETY: a map value of 56 bytes, aligned to 8.
     let flow = FlowV4::from_words(unsafe { copy::<FLOW_V4_WORDS>(entry.cast()) });
@@ -31,25 +31,20 @@ pub(crate) fn flow(key: &FlowKeyV4) -> Result<FlowV4, Outcome> {
 /// Whether the local address and port of `key` are a listener or a live relayed address.
 #[inline(always)]
 pub(crate) fn is_endpoint(key: &FlowKeyV4) -> bool {
-    FLOWS_V4.get_ptr(key.endpoint()).is_some()
+    FLOWS_V4.get_ptr(key.endpoint().in_words()).is_some()
 }
 
-/// The whole next hop at `index`.
+/// The whole next hop at `index`. Its MTU is 0 while it is not resolved.
 #[inline(always)]
 pub(crate) fn next_hop(index: u32) -> Result<NextHop, Outcome> {
-    if index == NextHop::NONE {
-        return Err(Outcome::NextHop);
-    }
     let entry = NEXT_HOPS.get_ptr(index).ok_or(Outcome::NextHop)?;
     // SAFETY: a map value of 32 bytes, aligned to 8.
     let next_hop = NextHop::from_words(unsafe { copy::<4>(entry.cast()) });
-    if !next_hop.verify(index) {
-        return Err(Outcome::Torn);
+    if next_hop.verify(index) {
+        Ok(next_hop)
+    } else {
+        Err(if index == NextHop::NONE { Outcome::NextHop } else { Outcome::Torn })
     }
-    if next_hop.ifindex == 0 {
-        return Err(Outcome::NextHop);
-    }
-    Ok(next_hop)
 }
 
 /// What the relay uses `port` (host byte order) for, if it uses it.
@@ -65,13 +60,14 @@ pub(crate) fn port_class(port: u16) -> Option<PortClass> {
     }
 }
 
-/// Whether a frame to `mac` is for the interface it came in by.
+/// The word that an attached interface is ([`relay_common::interface::Interface::word`]), else 0.
 #[inline(always)]
-pub(crate) fn is_own_mac(ifindex: u32, mac: [u16; 3]) -> bool {
-    let Some(entry) = INTERFACES.get_ptr(ifindex) else { return false };
-    // SAFETY: a map value of 8 bytes, aligned to 8: one word, so never torn.
-    let word = unsafe { read_volatile(entry.cast::<u64>()) };
-    word == Interface::word(mac)
+pub(crate) fn interface(ifindex: u32) -> u64 {
+    match INTERFACES.get_ptr(ifindex) {
+        // SAFETY: a map value of 8 bytes, aligned to 8: one word, so never torn.
+        Some(entry) => unsafe { read_volatile(entry.cast()) },
+        None => 0,
+    }
 }
 
 /// CLOCK_BOOTTIME to the last tick.

@@ -103,13 +103,17 @@ impl Packet {
         Some(unsafe { &mut *(start as *mut T) })
     }
 
-    /// Bytes of the frame, if they lie in one piece of memory.
+    /// Bytes of the frame in its first piece of memory, which is all that the program can read and write.
     #[inline(always)]
-    pub(crate) fn linear_len(&self) -> Option<usize> {
-        let linear = self.ctx.data_end() - self.ctx.data();
+    pub(crate) fn linear_len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+
+    /// Bytes of the frame in all its pieces.
+    #[inline(always)]
+    pub(crate) fn whole_len(&self) -> usize {
         // SAFETY: the context is the one the kernel gave.
-        let whole = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) } as usize;
-        (linear == whole).then_some(linear)
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 
     /// Index of the interface that the packet came in by.

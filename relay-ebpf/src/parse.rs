@@ -64,6 +64,9 @@ pub(crate) fn arrival(packet: &Packet) -> Option<Arrival> {
 /// An address as the shared layouts have it.
 #[inline(always)]
 pub(crate) const fn address(words: [u16; 2]) -> u32 {
-    let [a, b] = [words[0].to_ne_bytes(), words[1].to_ne_bytes()];
-    u32::from_ne_bytes([a[0], a[1], b[0], b[1]])
+    if cfg!(target_endian = "little") {
+        words[0] as u32 | (words[1] as u32) << 16
+    } else {
+        (words[0] as u32) << 16 | words[1] as u32
+    }
 }

@@ -4,7 +4,7 @@
 use std::{
     fs,
     net::UdpSocket,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 fn turnpike(arguments: &[&str]) -> Output {
@@ -134,6 +134,25 @@ fn without_a_daemon_the_socket_and_the_remedy_are_named() {
             &["no turnpike is running", "/nonexistent/admin.sock", "turnpike run", "--admin-socket"],
         );
     }
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_panic() {
+    let listen = ["--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
+    let check = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));
+        let child = command.arg("check").args(listen).stdout(stdout).stderr(Stdio::piped()).spawn();
+        let output = child.unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(check(writer.into()), (Some(0), String::new()), "as in `turnpike check | head -1`");
+
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let (code, text) = check(full.into());
+    assert_eq!(code, Some(1), "{text}");
+    assert_says(&text, &["error: standard output: No space left on device"]);
 }
 
 #[test]

@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
-use super::DetachOptions;
+use super::{DetachOptions, print};
 use crate::datapath;
 
 pub(super) fn detach(options: &DetachOptions) -> anyhow::Result<ExitCode> {
     let removed = datapath::detach(&options.bpffs)?;
     if removed.is_empty() {
-        println!("nothing to remove below {}", options.bpffs.display());
+        print(&format!("nothing to remove below {}\n", options.bpffs.display()))?;
     }
     for thing in removed {
-        println!("removed {thing}");
+        print(&format!("removed {thing}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

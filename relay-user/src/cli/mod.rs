@@ -8,8 +8,13 @@ mod sessions;
 mod status;
 mod table;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -86,7 +91,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // A configuration may have several errors, one to a line.
             for line in format!("{error:#}").lines() {
-                eprintln!("error: {line}");
+                // There is nowhere else to say it; `eprintln!` would panic.
+                let _ = writeln!(io::stderr(), "error: {line}");
             }
             ExitCode::FAILURE
         }
@@ -104,13 +110,24 @@ fn start_log(level: Option<&str>) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // Told on the same stderr, it would panic: a full disk must not end the daemon.
+        .log_internal_errors(false)
         .init();
 }
 
+/// Writes to stdout. A reader that has seen enough (`| head -1`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
 /// A runtime for commands and daemon: one thread.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -110,6 +110,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
         relay_ports: configuration.relay_ports.clone(),
         external_addresses: configuration.external_addresses.clone(),
         listeners: configuration.listeners.clone(),
+        host_addresses: configuration.host_addresses.clone(),
         lifetimes: Lifetimes {
             default: seconds(lifetimes.default),
             max: seconds(lifetimes.max),

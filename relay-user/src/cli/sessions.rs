@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    QueryOptions,
+    QueryOptions, print,
     status::share,
     table::{duration, table},
 };
@@ -19,9 +19,9 @@ pub(super) fn sessions(options: &QueryOptions) -> anyhow::Result<ExitCode> {
     let answer = client::get::<Sessions>(&options.admin_socket, "/api/v1/sessions");
     let (json, sessions) = super::runtime()?.block_on(answer)?;
     if options.json {
-        println!("{json}");
+        print(&format!("{json}\n"))?;
     } else {
-        print!("{}", describe(&sessions));
+        print(&describe(&sessions))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 use super::{
-    QueryOptions,
+    QueryOptions, print,
     table::{duration, table},
 };
 use crate::{
@@ -15,9 +15,9 @@ pub(super) fn status(options: &QueryOptions) -> anyhow::Result<ExitCode> {
     let answer = client::get::<Status>(&options.admin_socket, "/api/v1/status");
     let (json, status) = super::runtime()?.block_on(answer)?;
     if options.json {
-        println!("{json}");
+        print(&format!("{json}\n"))?;
     } else {
-        print!("{}", describe(&status));
+        print(&describe(&status))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -53,6 +53,11 @@ impl Host {
         self.interfaces.iter().find(|interface| interface.has(address))
     }
 
+    /// The addresses of all interfaces.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(Ipv4Net::addr))
+    }
+
     /// The addresses as a list to be shown to the operator: `198.18.1.1 (relc0), 127.0.0.1 (lo)`.
     pub fn addresses_text(&self) -> String {
         list(self.interfaces.iter().flat_map(|interface| {

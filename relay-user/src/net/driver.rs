@@ -6,10 +6,12 @@ use std::{
     collections::HashMap,
     io, mem,
     net::SocketAddr,
+    os::fd::AsRawFd,
     rc::{Rc, Weak},
     time::Duration,
 };
 
+use nix::sys::resource::{Resource, getrlimit};
 use relay_common::clock::BootNanos;
 use tokio::{
     net::UdpSocket,
@@ -40,6 +42,9 @@ const BATCH: usize = 32;
 /// How often the datapath's counters are read and its clock is kept fresh. Also how late the core may hear
 /// that a lifetime ended; nothing is relayed past it meanwhile.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Open files that are kept for the admin API and whatever else the daemon needs.
+const RESERVED_FILES: u64 = 32;
 
 /// What a driver is made of.
 pub struct DriverOptions {
@@ -154,6 +159,16 @@ async fn receive(state: Weak<RefCell<State>>, socket: Rc<UdpSocket>, source: Sou
         // The socket may be readable still: the others first.
         tokio::task::yield_now().await;
     }
+}
+
+/// Refuses to open the socket if it took one of the last open files: clients must not lock the operator out.
+fn unless_last_files(socket: UdpSocket) -> io::Result<UdpSocket> {
+    // The kernel gives the lowest number that is free.
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if socket.as_raw_fd() as u64 + RESERVED_FILES >= limit {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    Ok(socket)
 }
 
 fn receive_drops(socket: &UdpSocket) -> u64 {
@@ -285,7 +300,7 @@ impl State {
     }
 
     fn open_relayed(&mut self, now: BootNanos, relayed: RelayedAddr) -> Result<(), OpenError> {
-        let socket = match udp::bind_relayed(relayed.0) {
+        let socket = match udp::bind_relayed(relayed.0).and_then(unless_last_files) {
             Ok(socket) => Rc::new(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(OpenError::InUse),
             Err(error) => {

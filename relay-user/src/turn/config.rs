@@ -24,6 +24,9 @@ pub struct Config {
     pub external_addresses: HashMap<IpAddr, IpAddr>,
     /// The server's listeners. No peer is on their addresses, relayed transport addresses aside.
     pub listeners: Vec<SocketAddr>,
+    /// The host's addresses, with or without those above. No peer is on them either: what listens there is
+    /// not for TURN clients, whatever the policy says.
+    pub host_addresses: Vec<IpAddr>,
     /// How long things last.
     pub lifetimes: Lifetimes,
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not

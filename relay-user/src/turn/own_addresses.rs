@@ -2,12 +2,15 @@
 //! never leaves the relay, and reaches nothing but a live allocation (DESIGN section 10).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
 };
 
-use super::address::{PeerAddr, RelayedAddr};
+use super::{
+    address::{PeerAddr, RelayedAddr},
+    config::Config,
+};
 
 /// What a transport address is to this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +34,10 @@ impl Destination {
     }
 }
 
-/// Listeners, relay addresses and the external addresses they are mapped to.
+/// The host's addresses, those to relay from, and the external addresses that these are mapped to.
 #[derive(Debug)]
 pub(super) struct OwnAddresses {
-    listeners: Vec<IpAddr>,
+    host: HashSet<IpAddr>,
     relay: Vec<IpAddr>,
     ports: RangeInclusive<u16>,
     external_of: HashMap<IpAddr, IpAddr>,
@@ -42,18 +45,15 @@ pub(super) struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    pub(super) fn new(
-        listeners: &[SocketAddr],
-        relay: &[IpAddr],
-        ports: &RangeInclusive<u16>,
-        external_of: &HashMap<IpAddr, IpAddr>,
-    ) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
+        let external_of = config.external_addresses.clone();
+        let listeners = config.listeners.iter().map(SocketAddr::ip);
         Self {
-            listeners: listeners.iter().map(SocketAddr::ip).collect(),
-            relay: relay.to_vec(),
-            ports: ports.clone(),
-            external_of: external_of.clone(),
+            host: config.host_addresses.iter().copied().chain(listeners).collect(),
+            relay: config.relay_addresses.clone(),
+            ports: config.relay_ports.clone(),
             relay_of: external_of.iter().map(|(&relay, &external)| (external, relay)).collect(),
+            external_of,
         }
     }
 
@@ -66,7 +66,7 @@ impl OwnAddresses {
             } else {
                 Destination::Own
             }
-        } else if self.listeners.contains(&ip) {
+        } else if self.host.contains(&ip) {
             Destination::Own
         } else {
             Destination::Peer(PeerAddr(address))
@@ -83,9 +83,9 @@ impl OwnAddresses {
         self.relay.contains(&ip)
     }
 
-    /// Whether a listener is on this address.
-    pub(super) fn is_listener(&self, ip: IpAddr) -> bool {
-        self.listeners.contains(&ip)
+    /// Whether this address is the host's.
+    pub(super) fn is_host(&self, ip: IpAddr) -> bool {
+        self.host.contains(&ip)
     }
 
     /// The external form of a relayed address, if it has one.

@@ -67,12 +67,7 @@ impl Server {
             credentials,
             nonces: Nonces::new(nonce_key),
             rng: Box::new(rng),
-            own: OwnAddresses::new(
-                &config.listeners,
-                &config.relay_addresses,
-                &config.relay_ports,
-                &config.external_addresses,
-            ),
+            own: OwnAddresses::new(&config),
             ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
             allocations: Allocations::default(),
             effects: Effects::default(),

@@ -1,6 +1,7 @@
 //! Starts the real binary and stops it again, whatever happens to the test.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::unix::net::UnixStream,
@@ -44,12 +45,26 @@ impl Daemon {
 
     /// Starts a daemon on `address`, port 3478, and waits until it serves.
     pub(crate) fn start_with(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
-        let mut daemon = Self::spawn(directory, address, options);
+        let mut daemon = Self::spawn(directory, address, options, Stdio::piped());
         daemon.wait_for_line("ready: ");
         daemon
     }
 
-    fn spawn(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
+    /// Starts a daemon as [`start`](Self::start) does, whose log cannot be written anywhere.
+    pub(crate) fn start_without_log(address: Ipv4Addr, options: &[&str]) -> Self {
+        let relay = address.to_string();
+        let options = [&["--datapath", "userspace", "--relay-address", &relay], options].concat();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let daemon = Self::spawn(tempfile::tempdir().unwrap(), address, &options, full.into());
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(daemon.admin_socket()).is_err() {
+            assert!(Instant::now() < deadline, "the daemon does not serve");
+            thread::sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+
+    fn spawn(directory: TempDir, address: Ipv4Addr, options: &[&str], stderr: Stdio) -> Self {
         let listener = SocketAddrV4::new(address, 3478);
         let mut child = Command::new(env!("CARGO_BIN_EXE_turnpike"))
             .args(["run", "--realm", "example.org", "--user", "alice:secret"])
@@ -60,18 +75,19 @@ impl Daemon {
             .arg(directory.path())
             .args(options)
             .env_remove("RUST_LOG")
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = mpsc::channel();
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if lines.send(line).is_err() {
-                    break;
+        if let Some(stderr) = child.stderr.take() {
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    if lines.send(line).is_err() {
+                        break;
+                    }
                 }
-            }
-        });
+            });
+        }
         Self { child, log, seen: Vec::new(), listener, directory }
     }
 

@@ -145,6 +145,46 @@ fn a_second_daemon_is_refused_and_a_dead_one_replaced() {
 }
 
 #[test]
+fn turn_060_clients_cannot_take_the_descriptors_that_the_operator_needs() {
+    let address = loopback(10);
+    let mut daemon = Daemon::start(address, &[]);
+    let limit = ["--nofile=80:80", "--pid", &daemon.pid().to_string()];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    let mut clients = Vec::new();
+    let refused = loop {
+        let mut client = Client::new(address, daemon.listener);
+        let challenge = client.request(ALLOCATE, &[udp_transport()], None);
+        client.learn(&challenge);
+        let error = client.request(ALLOCATE, &[udp_transport()], Some("secret")).error();
+        if error.is_some() {
+            break error;
+        }
+        clients.push(client);
+        assert!(clients.len() < 80);
+    };
+    assert_eq!(refused, Some(508));
+    daemon.wait_for_line("raise the limit of open files (LimitNOFILE)");
+    assert_eq!(daemon.json("status")["allocations"], clients.len());
+
+    assert_eq!(clients[0].refresh(0).error(), None);
+    Client::new(address, daemon.listener).allocate();
+}
+
+#[test]
+fn a_log_on_a_full_disk_stops_nothing() {
+    let address = loopback(9);
+    let daemon = Daemon::start_without_log(address, &[]);
+    let mut client = Client::new(address, daemon.listener);
+    let challenge = client.request(ALLOCATE, &[udp_transport()], None);
+    client.learn(&challenge);
+    assert_eq!(client.request(ALLOCATE, &[udp_transport()], Some("wrong")).error(), Some(401), "logged");
+    client.allocate();
+    let (status, directory, _) = daemon.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(!directory.path().join("admin.sock").exists());
+}
+
+#[test]
 fn a_lifetime_ends_by_itself_and_its_port_is_free_again() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("turnpike.toml");
@@ -247,7 +287,8 @@ fn turn_244_no_permission_no_data_and_other_networks_only_when_allowed() {
     let daemon = Daemon::start(SERVER, &["--allow-peer", "198.18.0.0/16", "--deny-peer", "198.18.3.0/24"]);
     let mut client = Client::new(CLIENT, daemon.listener);
     let relayed = client.allocate();
-    for refused in ["198.18.3.1:9", "198.19.0.1:9", "127.0.0.1:9"] {
+    // The last one is the host's own.
+    for refused in ["198.18.3.1:9", "198.19.0.1:9", "127.0.0.1:9", "198.18.0.9:9"] {
         assert_eq!(client.create_permission(refused.parse().unwrap()).error(), Some(403), "{refused}");
     }
 

@@ -16,7 +16,7 @@ use nix::{
 use crate::daemon::udp_socket;
 
 /// Moves this thread, and the processes it starts from now on, into a namespace of its own that has
-/// 198.18.0.0/15 on `lo`. It ends with the last of them. False, and said so, without the privilege.
+/// 198.18.0.0/15 on `lo`, and 198.18.0.9 as an address by itself. It ends with the last of them. False, and said so, without the privilege.
 pub(crate) fn enter() -> bool {
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => {}
@@ -28,6 +28,7 @@ pub(crate) fn enter() -> bool {
     }
     run("ip", "link set lo up");
     run("ip", "address add 198.18.0.1/15 dev lo");
+    run("ip", "address add 198.18.0.9/32 dev lo");
     true
 }
 

@@ -256,9 +256,7 @@ impl Relay {
     /// The same with `metadata` before the frame, as a driver or an earlier program may put it.
     pub fn run_behind(&mut self, metadata: &[u8], side: Side, frame: &[u8]) -> Run {
         let data_in = [metadata, frame].concat();
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [metadata.len() as u32, data_in.len() as u32, 0, self.ifindex(side), 0, 0];
-        let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let context = self.context(metadata, side, frame);
         let mut data_out = vec![0; data_in.len() + 256];
         let result = program(&mut self.bpf)
             .test_run(TestRunOptions {
@@ -271,6 +269,13 @@ impl Relay {
         data_out.truncate(result.data_size_out as usize);
         data_out.drain(..metadata.len());
         Run { verdict: result.return_value, frame: data_out }
+    }
+
+    /// `struct xdp_md` of such a run: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    pub fn context(&self, metadata: &[u8], side: Side, frame: &[u8]) -> Vec<u8> {
+        let end = metadata.len() + frame.len();
+        let words = [metadata.len() as u32, end as u32, 0, self.ifindex(side), 0, 0];
+        words.into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 
     pub fn program(&mut self) -> &mut Xdp {

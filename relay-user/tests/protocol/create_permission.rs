@@ -1,7 +1,7 @@
 //! CreatePermission and permissions (RFC 8656 sections 9 and 10).
 
 use crate::{
-    pair::{CHANNEL, PEER, Pair, seconds},
+    pair::{CHANNEL, HOST_IP, PEER, Pair, seconds},
     wire,
 };
 
@@ -150,6 +150,7 @@ fn turn_113_116_241_242_a_refused_address_refuses_and_refreshes_them_all() {
         "224.0.0.1:1",
         "255.255.255.255:1",
         "198.51.100.1:9",
+        &format!("{HOST_IP}:9"),
     ] {
         let attributes = [wire::peer(PEER), wire::peer(forbidden)];
         assert_eq!(pair.request(0, wire::CREATE_PERMISSION, &attributes).error(), 403, "{forbidden}");

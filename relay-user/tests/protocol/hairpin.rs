@@ -3,7 +3,7 @@
 use relay_user::turn::{Relayed, Traffic};
 
 use crate::{
-    pair::{CHANNEL, LISTENER, Pair, RELAY_IP},
+    pair::{CHANNEL, HOST_IP, LISTENER, Pair, RELAY_IP},
     wire,
 };
 
@@ -102,11 +102,12 @@ fn data_for_a_relayed_address_without_allocation_goes_nowhere() {
 fn dp_028_turn_242_other_addresses_of_this_host_are_no_peers() {
     let Two { mut pair, a, relayed_b, .. } = two();
     assert!(pair.permit(a, &relayed_b).is_success());
-    for own in [format!("{RELAY_IP}:22"), format!("{EXTERNAL}:3478"), LISTENER.to_owned()] {
+    let host = format!("{HOST_IP}:53");
+    for own in [format!("{RELAY_IP}:22"), format!("{EXTERNAL}:3478"), LISTENER.to_owned(), host] {
         assert_eq!(pair.bind(a, CHANNEL, &own).error(), 403, "{own}");
         assert!(pair.send(a, &own, b"x").outputs.is_empty(), "{own}");
     }
-    assert_eq!(pair.drops("own_address"), 3);
+    assert_eq!(pair.drops("own_address"), 4);
 }
 
 #[test]
@@ -114,8 +115,10 @@ fn data_from_outside_that_claims_an_address_of_ours_is_dropped() {
     let Two { mut pair, a, relayed_a, relayed_b, .. } = two();
     pair.permit(a, &relayed_b);
     let to = local(&relayed_a).parse().unwrap();
-    for claimed in [relayed_b.clone(), local(&relayed_b), format!("{RELAY_IP}:53"), LISTENER.to_owned()] {
+    let host = format!("{HOST_IP}:53");
+    let unmapped = format!("{RELAY_IP}:53");
+    for claimed in [relayed_b.clone(), local(&relayed_b), unmapped, LISTENER.to_owned(), host] {
         assert!(pair.peer_sends(to, &claimed, b"x").outputs.is_empty(), "{claimed}");
     }
-    assert_eq!(pair.drops("own_address"), 4);
+    assert_eq!(pair.drops("own_address"), 5);
 }

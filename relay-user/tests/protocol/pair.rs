@@ -22,6 +22,8 @@ pub const OTHER_USER: &str = "bob";
 pub const OTHER_PASSWORD: &str = "builder";
 pub const LISTENER: &str = "198.51.100.1:3478";
 pub const RELAY_IP: &str = "192.0.2.1";
+/// An address of the host that no listener and no relayed address is on.
+pub const HOST_IP: &str = "77.7.7.7";
 pub const PEER: &str = "8.8.8.8:5000";
 pub const CHANNEL: u16 = 0x4000;
 
@@ -39,6 +41,7 @@ pub fn config() -> Config {
         relay_ports: 49_152..=65_535,
         external_addresses: HashMap::new(),
         listeners: vec![LISTENER.parse().unwrap()],
+        host_addresses: vec![HOST_IP.parse().unwrap()],
         lifetimes: Lifetimes::default(),
         strict_permissions: false,
         rfc5766_channels: false,
@@ -89,6 +92,7 @@ impl Pair {
             .copied()
             .chain(config.external_addresses.values().copied())
             .chain(config.listeners.iter().map(SocketAddr::ip))
+            .chain(config.host_addresses.iter().copied())
             .collect();
         let realm = config.realm.clone();
         let mut credentials = Credentials::default();

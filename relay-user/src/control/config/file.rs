@@ -175,19 +175,40 @@ impl Reader<'_> {
             };
             return ConfigError { origin, key: unknown.to_owned(), value: None, problem }.into();
         }
-        let mut problem = without_value(error.message());
+        let message = error.message();
+        // A value of the wrong type may stand some lines below its key, in a list.
+        let lines = if message.starts_with("invalid ") { usize::MAX } else { 1 };
+        let key = self.key_at(span.start, lines);
+        let mut problem = without_value(message);
         if problem.ends_with("expected a sequence") {
             problem.push_str(": write a list, as in [\"…\"]");
+        } else if problem.ends_with("expected a string") {
+            problem.push_str(": write it in quotation marks");
+            if self.is_in_users(span.start) {
+                problem.push_str("; a key that is no user belongs above [users]");
+            }
+        } else if let Some((found, _)) =
+            problem.split_once("expected struct").or(problem.split_once("expected a map"))
+        {
+            problem = format!("{found}expected a table: write [{}]", key.unwrap_or("KEY"));
         }
-        let key = self.key_at(span.start).unwrap_or("not TOML").to_owned();
+        let key = key.unwrap_or("not TOML").to_owned();
         ConfigError { origin, key, value: None, problem }.into()
     }
 
-    /// The key on the line that holds this offset.
-    fn key_at(&self, offset: usize) -> Option<&str> {
-        let start = self.text.get(..offset)?.rfind('\n').map_or(0, |newline| newline + 1);
-        let (key, _) = self.text[start..].lines().next()?.split_once('=')?;
-        Some(key.trim()).filter(|key| !key.is_empty())
+    /// The key on the line that holds this offset, or on one before it, of so many `lines`.
+    fn key_at(&self, offset: usize, lines: usize) -> Option<&str> {
+        let end = self.text.get(offset..)?.find('\n').map_or(self.text.len(), |newline| offset + newline);
+        self.text.get(..end)?.rsplit('\n').take(lines).find_map(|line| {
+            let (key, _) = line.split_once('=')?;
+            // Not a text with a sign in it.
+            Some(key.trim()).filter(|key| !key.is_empty() && key.matches('"').count() % 2 == 0)
+        })
+    }
+
+    fn is_in_users(&self, offset: usize) -> bool {
+        let mut before = self.text.get(..offset).unwrap_or_default().rsplit('\n').map(str::trim);
+        before.find(|line| line.starts_with('[') && line.ends_with(']')) == Some("[users]")
     }
 }
 
@@ -203,12 +224,14 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().copied().filter(|name| similar(name) > 0.8).max_by(|a, b| similar(a).total_cmp(&similar(b)))
 }
 
-/// A message without the text that was found where something else belongs: it may be a password.
+/// A message without what was found where text belongs, or the text that was found where something else does:
+/// it may be a password.
 fn without_value(message: &str) -> String {
     match (message.find("string \""), message.rfind("\", expected")) {
         (Some(start), Some(end)) if start < end => {
             format!("{}a string{}", &message[..start], &message[end + 1..])
         }
+        _ if message.ends_with(", expected a string") => "invalid type, expected a string".to_owned(),
         _ => message.to_owned(),
     }
 }
@@ -317,6 +340,19 @@ mod tests {
             refusals("\nlisten = \"udp://192.0.2.1\"\n"),
             "turnpike.toml:2: listen: invalid type: a string, expected a sequence: write a list, as in [\"…\"]"
         );
+        assert_eq!(
+            refusals("relay_ports = 49152"),
+            "turnpike.toml:1: relay_ports: invalid type, expected a string: write it in quotation marks"
+        );
+        let message = refusals("interfaces = [\n  \"eth0\",\n  5,\n]");
+        assert!(
+            message.starts_with("turnpike.toml:3: interfaces: invalid type, expected a string"),
+            "{message}"
+        );
+        let message = refusals("[users]\nalice = \"p\"\nlog_addresses = true");
+        assert!(message.contains("belongs above [users]"), "{message}");
+        let message = refusals("lifetimes = 5");
+        assert!(message.contains("expected a table: write [lifetimes]"), "{message}");
         let message = refusals("max_flows = 0");
         assert!(message.starts_with("turnpike.toml:1: max_flows: "), "{message}");
         let message = refusals("realm = \"a\nlisten = []");
@@ -331,6 +367,11 @@ mod tests {
             let message = refusals(text);
             assert!(!message.contains("hunter2"), "{message}");
             assert!(message.contains("users") || message.contains("alice"), "{message}");
+        }
+        for password in ["271828", "2.71828", "1979-05-27"] {
+            let message = refusals(&format!("[users]\nalice = {password}"));
+            assert!(!message.contains(password), "{message}");
+            assert!(message.contains(":2: alice: ") && message.contains("quotation marks"), "{message}");
         }
     }
 

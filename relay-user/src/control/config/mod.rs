@@ -45,6 +45,8 @@ pub struct Configuration {
     pub relay_addresses: Vec<IpAddr>,
     /// Relay address on this host -> address that clients are told.
     pub external_addresses: HashMap<IpAddr, IpAddr>,
+    /// Every address of this host at the start: no peer is on one.
+    pub host_addresses: Vec<IpAddr>,
     /// Ports of the relayed transport addresses.
     pub relay_ports: RangeInclusive<u16>,
     /// Realm of the long-term credentials.

@@ -64,6 +64,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         listeners: listeners.iter().map(|listener| SocketAddr::V4(listener.value)).collect(),
         relay_addresses: relay_addresses.iter().map(|address| IpAddr::V4(address.value)).collect(),
         external_addresses,
+        host_addresses: host.addresses().map(IpAddr::V4).collect(),
         relay_ports: relay_ports.value.0,
         realm,
         users,
@@ -282,6 +283,11 @@ impl<'a> Resolver<'a> {
                 format!(
                     "{} is no relay address: name one of {relays}, or add it to relay_address",
                     value.private
+                )
+            } else if relays.iter().any(|relay| relay.value == value.public) {
+                format!(
+                    "{} is itself a relay address: write PUBLIC/{} with the address that peers see, or leave it out",
+                    value.public, value.private
                 )
             } else if by_private.insert(IpAddr::V4(value.private), IpAddr::V4(value.public)).is_some() {
                 format!("{} has two external addresses: keep one", value.private)
@@ -559,6 +565,11 @@ mod tests {
                 "external_ip = [\"203.0.113.7/10.0.0.5\", \"203.0.113.7/10.0.0.6\"]",
                 "203.0.113.7 stands for two relay addresses",
             ),
+            (
+                "relay_address = [\"10.0.0.5\", \"10.0.0.6\"]\nexternal_ip = [\"10.0.0.6/10.0.0.5\"]",
+                "10.0.0.6 is itself a relay address: write PUBLIC/10.0.0.5 with the address that peers see",
+            ),
+            ("external_ip = [\"10.0.0.5/10.0.0.5\"]", "10.0.0.5 is itself a relay address"),
             (
                 "relay_address = [\"10.0.0.6\"]\nexternal_ip = [\"203.0.113.7/10.0.0.5\"]",
                 "10.0.0.5 is no relay address: name one of 10.0.0.6",

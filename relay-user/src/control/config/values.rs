@@ -128,6 +128,9 @@ impl FromStr for ExternalIp {
         if public.is_unspecified() || private.is_unspecified() {
             return Err(ValueError::new("0.0.0.0 is no address: write PUBLIC/PRIVATE"));
         }
+        if public.is_multicast() || public.is_broadcast() || public.is_loopback() {
+            return Err(ValueError::new(format!("{public} is no address of a host that peers can reach")));
+        }
         Ok(Self { public, private })
     }
 }
@@ -224,6 +227,11 @@ impl User {
         }
         if password.is_empty() {
             return Err(ValueError::new("the password is empty: make one with `openssl rand -hex 16`"));
+        }
+        if password.chars().any(char::is_control) {
+            return Err(ValueError::new(
+                "the password contains control characters: make one with `openssl rand -hex 16`",
+            ));
         }
         Ok(Self { name: name.to_owned(), password: password.to_owned() })
     }
@@ -347,6 +355,7 @@ mod tests {
         assert!(!format!("{user:?}").contains("se:cret"));
         assert!(!refusal::<User>("hunter2").contains("hunter2"));
         assert!(refusal::<User>("alice:").contains("empty"));
+        assert!(refusal::<User>("alice:hunter2\t").contains("the password contains control characters"));
     }
 
     #[test]
@@ -361,6 +370,7 @@ mod tests {
     fn external_addresses_come_in_pairs() {
         assert_eq!("203.0.113.7/10.0.0.5".parse::<ExternalIp>().unwrap().to_string(), "203.0.113.7/10.0.0.5");
         assert!(refusal::<ExternalIp>("203.0.113.7").contains("PUBLIC/PRIVATE"));
+        assert!(refusal::<ExternalIp>("224.0.0.7/10.0.0.5").contains("224.0.0.7 is no address of a host"));
         assert!(refusal::<ExternalIp>("2001:db8::1/10.0.0.5").contains("IPv6 is not supported yet"));
     }
 }

@@ -42,6 +42,6 @@ impl Server {
     /// Whether a client may have this address (in its local form) for a peer. Relay addresses always may be
     /// one: that is the hairpin.
     pub(super) fn permits_peer(&self, ip: IpAddr) -> bool {
-        self.own.is_relay(ip) || (!self.own.is_listener(ip) && self.config.policy.permits(ip))
+        self.own.is_relay(ip) || (!self.own.is_host(ip) && self.config.policy.permits(ip))
     }
 }
