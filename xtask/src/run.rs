@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let mut relay = Relay::start(&lab, &options)?;
     let mut call = DemoCall::start(&lab, USER, PASSWORD).with_context(|| relay.log_tail())?;
-    introduce(&lab, &relay, host_link)?;
+    introduce(&lab, &relay, &options.binary, host_link)?;
     show_rates(&relay, &mut call, arguments.seconds)?;
     drop(call);
     let status = relay.stop()?;
@@ -119,7 +119,7 @@ fn own_command_line() -> anyhow::Result<Vec<OsString>> {
     Ok(words)
 }
 
-fn introduce(lab: &Lab, relay: &Relay, host_link: anyhow::Result<()>) -> anyhow::Result<()> {
+fn introduce(lab: &Lab, relay: &Relay, binary: &Path, host_link: anyhow::Result<()>) -> anyhow::Result<()> {
     let datapath = relay.status()?.datapath;
     println!(
         "\nThe lab is up: a relay with two NICs, a client and a peer, in namespaces turnpike-{}-*.",
@@ -133,7 +133,7 @@ fn introduce(lab: &Lab, relay: &Relay, host_link: anyhow::Result<()>) -> anyhow:
     println!("  user       {USER}");
     println!("  password   {PASSWORD}");
     println!("  log        {}", relay.log().display());
-    println!("  sessions   turnpike sessions --admin-socket {}", lab.admin_socket().display());
+    println!("  sessions   {} sessions --admin-socket {}", binary.display(), lab.admin_socket().display());
     match host_link {
         Ok(()) => println!(
             "A browser on this machine can use it too:\n  \

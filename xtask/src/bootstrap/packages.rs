@@ -109,7 +109,7 @@ fn has_candidate(policy: &str) -> bool {
 /// The package enables a TURN server on this host, which nobody asked for.
 fn stop_coturn_service(privilege: Privilege) -> anyhow::Result<()> {
     if !Path::new("/run/systemd/system").exists() {
-        println!("coturn: systemd does not run here, so its service was not started");
+        println!("coturn: systemd, which would have started its service, does not run here");
         return Ok(());
     }
     println!("coturn: only its test programs are wanted; stopping and disabling its service");

@@ -5,7 +5,7 @@
 //!         198.18.3.1    .3.2        198.18.1.2   .1.1       198.18.2.1    .2.2
 //! ```
 //!
-//! It never touches an interface that it did not make, and [`janitor`] removes it however its owner ends. The
+//! It never touches an interface that it did not make, and its janitor removes it however its owner ends. The
 //! link to the host is made on request only. The relay's namespace is a host, not a router.
 
 mod host_link;
