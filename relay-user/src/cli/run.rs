@@ -50,6 +50,8 @@ pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
 async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let mut terminate = signal_stream(SignalKind::terminate())?;
     let mut interrupt = signal_stream(SignalKind::interrupt())?;
+    // A terminal that is closed must not leave the program on the NICs.
+    let mut hangup = signal_stream(SignalKind::hangup())?;
 
     // First what fails when another daemon runs, so that its pins are left alone.
     let (_admin_socket, admin_listener) = AdminSocket::bind(&configuration.admin_socket)?;
@@ -87,6 +89,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             Some(query) = asked.recv() => driver.answer(query),
             _ = terminate.recv() => break Signal::SIGTERM,
             _ = interrupt.recv() => break Signal::SIGINT,
+            _ = hangup.recv() => break Signal::SIGHUP,
         }
     };
     tracing::info!("stopping on {received}; a second signal ends at once");
@@ -150,7 +153,7 @@ fn raise_open_files() {
 
 /// From here on a signal ends the process without more ado.
 fn restore_signals() -> nix::Result<()> {
-    for number in [Signal::SIGTERM, Signal::SIGINT] {
+    for number in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of ours.
         unsafe { signal(number, SigHandler::SigDfl)? };
     }

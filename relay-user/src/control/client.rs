@@ -29,12 +29,12 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The connection failed otherwise.
-    #[error("the admin socket {}: {source}", path.display())]
+    #[error("the admin socket {}: {cause}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// What listens there does not speak the API.
     #[error("the daemon at the admin socket {} gave no usable answer ({cause}): is it another version?",
@@ -49,12 +49,12 @@ pub enum ClientError {
 
 /// The answer to `GET target`, as text that is known to be a `T`, and as that `T`.
 pub async fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<(String, T), ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|source| {
+    let stream = UnixStream::connect(socket).await.map_err(|cause| {
         let path = socket.to_owned();
-        match source.kind() {
+        match cause.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path },
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { path },
-            _ => ClientError::Io { path, source },
+            _ => ClientError::Io { path, cause },
         }
     })?;
     let unusable = |cause: String| ClientError::Answer { path: socket.to_owned(), cause };
