@@ -43,6 +43,7 @@ pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
         }
     }
     raise_open_files();
+    abort_on_panic();
     super::runtime()?.block_on(LocalSet::new().run_until(serve(configuration)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -149,6 +150,16 @@ fn raise_open_files() {
         Ok(limit) => tracing::debug!("at most {limit} open files, one for each allocation"),
         Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
     }
+}
+
+/// A panic in the task of one socket would leave a daemon that is deaf there and looks healthy. As a crash it
+/// is seen, the service manager starts the daemon anew, and established flows go on meanwhile.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// From here on a signal ends the process without more ado.

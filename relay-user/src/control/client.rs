@@ -3,13 +3,17 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
+
+/// How long a daemon may take to answer. A busy one answers between two batches of datagrams.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a daemon did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,13 @@ pub enum ClientError {
         path: PathBuf,
         /// The kernel's answer.
         cause: io::Error,
+    },
+    /// It accepted the connection and said nothing.
+    #[error("the daemon at the admin socket {} did not answer within {} seconds: is the process stopped?",
+        path.display(), PATIENCE.as_secs())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
     },
     /// What listens there does not speak the API.
     #[error("the daemon at the admin socket {} gave no usable answer ({cause}): is it another version?",
@@ -68,7 +79,9 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<(St
         let body = response.into_body().collect().await?.to_bytes();
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
     };
-    let (answer, _) = tokio::join!(exchange, connection);
+    let both = async { tokio::join!(exchange, connection).0 };
+    let answer =
+        timeout(PATIENCE, both).await.map_err(|_| ClientError::Silent { path: socket.to_owned() })?;
     let (status, body) = answer.map_err(|error| unusable(error.to_string()))?;
     if status != StatusCode::OK {
         return Err(unusable(status.to_string()));
