@@ -132,8 +132,12 @@ fn introduce(lab: &Lab, relay: &Relay, binary: &Path, host_link: anyhow::Result<
     println!("  TURN URI   turn:{LISTENER}:3478?transport=udp");
     println!("  user       {USER}");
     println!("  password   {PASSWORD}");
-    println!("  log        {}", relay.log().display());
-    println!("  sessions   {} sessions --admin-socket {}", binary.display(), lab.admin_socket().display());
+    println!("  log        {}", workspace::relative(relay.log()).display());
+    println!(
+        "  sessions   {} sessions --admin-socket {}",
+        workspace::relative(binary).display(),
+        lab.admin_socket().display()
+    );
     match host_link {
         Ok(()) => println!(
             "A browser on this machine can use it too:\n  \

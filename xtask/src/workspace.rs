@@ -36,6 +36,12 @@ pub fn turnpike(profile: Profile) -> PathBuf {
     target_dir().join(directory).join("turnpike")
 }
 
+/// A path as one would type it in the current directory.
+pub fn relative(path: &Path) -> &Path {
+    let current = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(current).unwrap_or(path)
+}
+
 /// The driver of the browser test: package.json, its lock file and the script.
 pub fn browser_dir() -> PathBuf {
     root().join("xtask/browser")
