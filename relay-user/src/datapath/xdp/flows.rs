@@ -87,7 +87,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         if let Err(error) = self.map.insert(&key, &value) {
             if old.is_none_or(|old| old.counter != new.counter) {
                 self.counters.cancel(new.counter);
-                self.next_hops.release(new.next_hop, now);
+                self.next_hops.release(new.next_hop);
             }
             self.remove_key(&key);
             self.retire(&flow.id, now);
@@ -95,7 +95,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
         if let Some(old) = old.filter(|old| old.counter != new.counter) {
             self.counters.close(old.counter, now);
-            self.next_hops.release(old.next_hop, now);
+            self.next_hops.release(old.next_hop);
         }
         self.flows.insert(flow.id, new);
         self.by_key.insert(key, flow.id);
@@ -155,7 +155,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
             None => NextHop::NONE,
         };
         let Some(counter) = self.counters.open(counts_for(flow)) else {
-            self.next_hops.release(next_hop, now);
+            self.next_hops.release(next_hop);
             return Err(full);
         };
         Ok(Installed { key, counter, next_hop })
@@ -166,7 +166,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         if let Some(installed) = self.flows.remove(id) {
             self.by_key.remove(&installed.key);
             self.counters.close(installed.counter, now);
-            self.next_hops.release(installed.next_hop, now);
+            self.next_hops.release(installed.next_hop);
         }
     }
 
