@@ -39,13 +39,15 @@ fn main() -> Result<()> {
 }
 
 fn build_program() -> Result<()> {
-    // Both are inherited by the cargo that aya-build runs.
+    let path = env::join_paths(program_path()?).context("PATH")?;
+    // All are inherited by the cargo that aya-build runs.
     // SAFETY: this is the only thread.
     unsafe {
         // Makes aya-build ask for `-Z build-std=core` and a stable toolchain accept it.
         env::set_var("RUSTC_BOOTSTRAP", "1");
         // aya-build makes a warning of every line on stderr, progress included.
         env::set_var("CARGO_TERM_QUIET", "true");
+        env::set_var("PATH", path);
     }
 
     let object = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR")?).join("turnpike");
@@ -101,20 +103,28 @@ fn missing_tools() -> Result<Vec<Missing>> {
         });
     }
 
-    let path = env::var_os("PATH").unwrap_or_default();
-    if !env::split_paths(&path).any(|directory| directory.join("bpf-linker").exists()) {
+    if !program_path()?.iter().any(|directory| directory.join("bpf-linker").exists()) {
         missing.push(Missing {
             name: "bpf-linker",
-            path: cargo_home()?.join("bin/bpf-linker"),
+            path: cargo_bin()?.join("bpf-linker"),
             remedy: "bpf-linker is missing (`cargo xtask build` or `cargo install --locked bpf-linker@0.10.4`)",
         });
     }
     Ok(missing)
 }
 
-fn cargo_home() -> Result<PathBuf> {
-    if let Some(home) = env::var_os("CARGO_HOME") {
-        return Ok(home.into());
-    }
-    Ok(PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"))
+/// Where programs are looked for: PATH, and where cargo installs them in case PATH lacks it.
+fn program_path() -> Result<Vec<PathBuf>> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    Ok(env::split_paths(&path).chain([cargo_bin()?]).collect())
+}
+
+fn cargo_bin() -> Result<PathBuf> {
+    let home = match env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo")
+        }
+    };
+    Ok(home.join("bin"))
 }

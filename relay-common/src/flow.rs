@@ -184,6 +184,19 @@ mod tests {
         FlowKeyV4 { local_addr: 1, remote_addr: 2, local_port: 3, remote_port: 4, channel: 5, reserved: 0 };
 
     #[test]
+    fn a_key_in_words_is_the_same_key() {
+        let key = FlowKeyV4 {
+            local_addr: 0x0102_0304,
+            remote_addr: 0xfffe_fdfc,
+            local_port: 0x1234,
+            remote_port: 0xfedc,
+            channel: 0x4fff,
+            reserved: 0,
+        };
+        assert_eq!(key.in_words(), key);
+    }
+
+    #[test]
     fn only_the_whole_value_under_its_own_key_verifies() {
         let value = FlowV4 { expires: 77, kind: FlowKind::ToPeer as u8, counter: 9, ..FlowV4::default() }
             .sealed(&KEY);

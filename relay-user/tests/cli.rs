@@ -126,6 +126,15 @@ fn a_port_in_use_is_named_with_the_way_to_its_owner() {
 }
 
 #[test]
+fn the_kernels_answer_is_told_once() {
+    let options = ["--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
+    let socket = ["--admin-socket", "/proc/no-such-directory/admin.sock"];
+    let text = refusal(&[&["run"][..], &options, &socket].concat(), 1);
+    assert_says(&text, &["error: admin_socket /proc/no-such-directory/admin.sock: ", "--admin-socket"]);
+    assert_eq!(text.matches("os error").count(), 1, "{text}");
+}
+
+#[test]
 fn without_a_daemon_the_socket_and_the_remedy_are_named() {
     for command in ["status", "sessions"] {
         let text = refusal(&[command, "--admin-socket", "/nonexistent/admin.sock"], 1);

@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve clients until SIGTERM or SIGINT
+    /// Serve clients until SIGTERM, SIGINT or SIGHUP
     #[command(after_help = run::EXAMPLES)]
     Run(options::ServerOptions),
     /// Show what is attached, what was carried where, and why packets were dropped

@@ -43,6 +43,7 @@ pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
         }
     }
     raise_open_files();
+    abort_on_panic();
     super::runtime()?.block_on(LocalSet::new().run_until(serve(configuration)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -50,6 +51,8 @@ pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
 async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let mut terminate = signal_stream(SignalKind::terminate())?;
     let mut interrupt = signal_stream(SignalKind::interrupt())?;
+    // A terminal that is closed must not leave the program on the NICs.
+    let mut hangup = signal_stream(SignalKind::hangup())?;
 
     // First what fails when another daemon runs, so that its pins are left alone.
     let (_admin_socket, admin_listener) = AdminSocket::bind(&configuration.admin_socket)?;
@@ -87,6 +90,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
             Some(query) = asked.recv() => driver.answer(query),
             _ = terminate.recv() => break Signal::SIGTERM,
             _ = interrupt.recv() => break Signal::SIGINT,
+            _ = hangup.recv() => break Signal::SIGHUP,
         }
     };
     tracing::info!("stopping on {received}; a second signal ends at once");
@@ -148,9 +152,19 @@ fn raise_open_files() {
     }
 }
 
+/// A panic in the task of one socket would leave a daemon that is deaf there and looks healthy. As a crash it
+/// is seen, the service manager starts the daemon anew, and established flows go on meanwhile.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 /// From here on a signal ends the process without more ado.
 fn restore_signals() -> nix::Result<()> {
-    for number in [Signal::SIGTERM, Signal::SIGINT] {
+    for number in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of ours.
         unsafe { signal(number, SigHandler::SigDfl)? };
     }

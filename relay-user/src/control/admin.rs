@@ -95,7 +95,7 @@ pub enum AdminSocketError {
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("admin_socket {}: {action}: {source}; name a path that this user may write to (--admin-socket)",
+    #[error("admin_socket {}: {action}: {cause}; name a path that this user may write to (--admin-socket)",
         path.display())]
     Io {
         /// The path.
@@ -103,7 +103,7 @@ pub enum AdminSocketError {
         /// What was tried.
         action: &'static str,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -111,7 +111,7 @@ impl AdminSocket {
     /// Listens on `path` with mode 0660, and makes its directory if it is missing. The socket file of a
     /// daemon that is dead is replaced.
     pub fn bind(path: &Path) -> Result<(Self, UnixListener), AdminSocketError> {
-        let failed = |action| move |source| AdminSocketError::Io { path: path.to_owned(), action, source };
+        let failed = |action| move |cause| AdminSocketError::Io { path: path.to_owned(), action, cause };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed("its directory cannot be made"))?;
         }
@@ -136,7 +136,7 @@ impl Drop for AdminSocket {
 }
 
 fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
-    let failed = |action| move |source| AdminSocketError::Io { path: path.to_owned(), action, source };
+    let failed = |action| move |cause| AdminSocketError::Io { path: path.to_owned(), action, cause };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("cannot be looked at")(error)),

@@ -152,3 +152,66 @@ const fn udp(source: SocketAddrV4, destination: SocketAddrV4) -> UdpV4 {
         destination_port: destination.port().to_be(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::{
+        AllocationId, ChannelNumber, ClientAddr, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
+    };
+
+    fn flow(direction: Direction, peer: &str) -> Flow {
+        Flow {
+            id: FlowId {
+                direction,
+                five_tuple: FiveTuple {
+                    client: ClientAddr("192.0.2.1:1001".parse().unwrap()),
+                    server: ServerAddr("192.0.2.2:1002".parse().unwrap()),
+                    transport: Transport::Udp,
+                },
+                relayed: RelayedAddr("192.0.2.3:1003".parse().unwrap()),
+                peer: PeerAddr(peer.parse().unwrap()),
+                channel: ChannelNumber::new(0x4123).unwrap(),
+            },
+            allocation: AllocationId(1),
+            expires: 77,
+            hairpin: false,
+        }
+    }
+
+    #[test]
+    fn to_peer_comes_from_the_client_and_leaves_from_the_relayed_address() {
+        let (key, value) = flow_v4(&flow(Direction::ToPeer, "192.0.2.4:1004"), 5, 6).unwrap();
+        assert_eq!(key.local_addr.to_ne_bytes(), [192, 0, 2, 2]);
+        assert_eq!(key.remote_addr.to_ne_bytes(), [192, 0, 2, 1]);
+        assert_eq!([key.local_port, key.remote_port, key.channel].map(u16::from_be), [1002, 1001, 0x4123]);
+        assert_eq!(value.source_addr.to_ne_bytes(), [192, 0, 2, 3]);
+        assert_eq!(value.destination_addr.to_ne_bytes(), [192, 0, 2, 4]);
+        assert_eq!([value.source_port, value.destination_port].map(u16::from_be), [1003, 1004]);
+        assert_eq!((value.expires, value.counter, value.next_hop), (77, 5, 6));
+        assert!(value.verify(&key));
+    }
+
+    #[test]
+    fn to_client_comes_from_the_peer_without_a_channel_and_leaves_from_the_server_with_one() {
+        let (key, value) = flow_v4(&flow(Direction::ToClient, "192.0.2.4:1004"), 5, 6).unwrap();
+        assert_eq!(key.local_addr.to_ne_bytes(), [192, 0, 2, 3]);
+        assert_eq!(key.remote_addr.to_ne_bytes(), [192, 0, 2, 4]);
+        assert_eq!([key.local_port, key.remote_port, key.channel].map(u16::from_be), [1003, 1004, 0]);
+        assert_eq!(value.source_addr.to_ne_bytes(), [192, 0, 2, 2]);
+        assert_eq!(value.destination_addr.to_ne_bytes(), [192, 0, 2, 1]);
+        assert_eq!(u16::from_be(value.channel), 0x4123);
+        assert!(value.verify(&key));
+    }
+
+    #[test]
+    fn what_is_not_ipv4_all_through_has_no_entry() {
+        assert_eq!(flow_v4(&flow(Direction::ToPeer, "[2001:db8::4]:1004"), 5, 6), None);
+        assert_eq!(flow_v4(&flow(Direction::ToClient, "[2001:db8::4]:1004"), 5, 6), None);
+    }
+
+    #[test]
+    fn an_mtu_beyond_ipv4_is_cut_to_its_limit() {
+        assert_eq!(next_hop(1, 2, 65536, [0; 6], [0; 6]).mtu, u16::MAX);
+    }
+}

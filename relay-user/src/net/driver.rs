@@ -302,7 +302,7 @@ impl State {
     fn open_relayed(&mut self, now: BootNanos, relayed: RelayedAddr) -> Result<(), OpenError> {
         let socket = match udp::bind_relayed(relayed.0).and_then(unless_last_files) {
             Ok(socket) => Rc::new(socket),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(OpenError::InUse),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(OpenError::Unavailable),
             Err(error) => {
                 if let Some(suppressed) = self.limits.open.admit(now) {
                     let remedy = match error.raw_os_error() {
@@ -310,9 +310,16 @@ impl State {
                         Some(libc::EADDRNOTAVAIL) => ": the relay address is no longer on this host",
                         _ => "",
                     };
-                    tracing::error!(suppressed, "an allocation was refused: {relayed}: {error}{remedy}");
+                    tracing::error!(
+                        suppressed,
+                        "a relayed address could not be opened: {relayed}: {error}{remedy}"
+                    );
                 }
-                return Err(OpenError::Other);
+                // There may be another relay address that is still here.
+                return Err(match error.kind() {
+                    io::ErrorKind::AddrNotAvailable => OpenError::Unavailable,
+                    _ => OpenError::Other,
+                });
             }
         };
         let reader = spawn_local(receive(self.myself.clone(), Rc::clone(&socket), Source::Relayed(relayed)));

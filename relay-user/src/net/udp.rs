@@ -44,21 +44,21 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("listen udp://{address}: {source}")]
+    #[error("listen udp://{address}: {cause}")]
     Other {
         /// The listener.
         address: SocketAddr,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 /// Opens a listener. Needs a tokio runtime.
 pub fn bind_listener(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    bind(address, LISTENER_BUFFER).map_err(|source| match source.kind() {
+    bind(address, LISTENER_BUFFER).map_err(|cause| match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         io::ErrorKind::PermissionDenied => BindError::Forbidden { address },
-        _ => BindError::Other { address, source },
+        _ => BindError::Other { address, cause },
     })
 }
 

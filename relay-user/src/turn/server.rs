@@ -47,9 +47,10 @@ pub struct Server {
 /// Why the driver could not open a relayed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// Another program has the port: another one may do.
-    InUse,
-    /// No other port would do either.
+    /// This address and port is not to be had (another program has the port, the address is gone): another may
+    /// be.
+    Unavailable,
+    /// No other would do either.
     Other,
 }
 

@@ -99,7 +99,7 @@ fn an_operator_sees_status_and_sessions_in_json_and_in_words() {
 
 #[test]
 fn a_graceful_stop_frees_every_port_and_removes_the_socket_file() {
-    for (test, signal) in [(3, Signal::SIGTERM), (4, Signal::SIGINT)] {
+    for (test, signal) in [(3, Signal::SIGTERM), (4, Signal::SIGINT), (11, Signal::SIGHUP)] {
         let address = loopback(test);
         let daemon = Daemon::start(address, &[]);
         let listener = daemon.listener;

@@ -105,6 +105,19 @@ fn a_missing_interface_is_an_error_that_names_it() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn more_flows_than_there_is_memory_for_are_refused_with_the_key() {
+    let network = Network::new();
+    network.block_on(Host::Relay, async || {
+        let mut options = network.options(DatapathMode::XdpNative);
+        options.max_flows = 4_000_000_000;
+        let error = open(options).await.unwrap_err().to_string();
+        assert!(error.ends_with("no room for 4000000000 flows: lower max_flows"), "{error}");
+        assert_eq!(modes(&network), [None; 2]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn userspace_attaches_nothing() {
     let network = Network::new();
     network.block_on(Host::Relay, async || {

@@ -14,7 +14,7 @@ use crate::{
     relay::*,
 };
 
-/// Verifiers before 5.2 gave up at 128 Ki instructions, later ones at a million; paths must not multiply.
+/// The verifier gives up at a million; paths must not multiply.
 const MOST_VERIFIED: u32 = 20_000;
 /// A TTL of 255 lasts for so many packets: one that would reach 0 is not forwarded.
 const REPEAT: u32 = 254;

@@ -87,6 +87,9 @@ fn a_frame_in_several_pieces_of_memory_is_the_slow_paths() {
     let hop = encode::next_hop(PEER_NEXT_HOP, relay.ifindex(Side::Peer), 9000, PEER_MAC, Side::Peer.mac());
     relay.set_next_hop(PEER_NEXT_HOP, hop);
     relay.assert_outcome(Side::Client, &from_client(&data(6000)).bytes(), Outcome::NonLinear);
+    // Also when only padding lies outside the first one.
+    let padded = Frame { ethernet_padding: vec![0; 6000], ..from_client(b"data") };
+    relay.assert_outcome(Side::Client, &padded.bytes(), Outcome::NonLinear);
     relay.assert_forwards(Side::Client, &from_client(&data(3000)), XDP_REDIRECT, &at_peer(&data(3000)));
 }
 

@@ -136,12 +136,12 @@ fn turn_052_060_062_no_port_left_gives_508() {
 #[test]
 fn turn_026_060_062_ports_in_use_by_others_are_passed_over() {
     let mut pair = Pair::with(|config| config.relay_ports = 50_000..=50_003);
-    pair.open_errors.extend([OpenError::InUse, OpenError::InUse]);
+    pair.open_errors.extend([OpenError::Unavailable, OpenError::Unavailable]);
     pair.allocate(0);
     assert_eq!(pair.open.len(), 1);
 
     let second = pair.add_client("203.0.113.2:4000");
-    pair.open_errors.extend([OpenError::InUse; 100]);
+    pair.open_errors.extend([OpenError::Unavailable; 100]);
     let response = pair.request(second, wire::ALLOCATE, &[wire::requested_transport(UDP)]);
     assert_eq!(response.error(), 508);
     assert!(pair.open_errors.len() >= 100 - 16, "attempts are bounded");

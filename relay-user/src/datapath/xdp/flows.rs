@@ -81,13 +81,20 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
             Some(installed) if self.counters.counts_for(installed.counter) == Some(counts_for(flow)) => {
                 installed
             }
-            _ => self.prepare(flow, key, now)?,
+            _ => match self.prepare(flow, key, now) {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    self.remove_key(&key);
+                    self.retire(&flow.id, now);
+                    return Err(error);
+                }
+            },
         };
         let (key, value) = encode::flow_v4(flow, new.counter, new.next_hop).ok_or_else(not_ipv4)?;
         if let Err(error) = self.map.insert(&key, &value) {
             if old.is_none_or(|old| old.counter != new.counter) {
                 self.counters.cancel(new.counter);
-                self.next_hops.release(new.next_hop, now);
+                self.next_hops.release(new.next_hop);
             }
             self.remove_key(&key);
             self.retire(&flow.id, now);
@@ -95,7 +102,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
         if let Some(old) = old.filter(|old| old.counter != new.counter) {
             self.counters.close(old.counter, now);
-            self.next_hops.release(old.next_hop, now);
+            self.next_hops.release(old.next_hop);
         }
         self.flows.insert(flow.id, new);
         self.by_key.insert(key, flow.id);
@@ -155,7 +162,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
             None => NextHop::NONE,
         };
         let Some(counter) = self.counters.open(counts_for(flow)) else {
-            self.next_hops.release(next_hop, now);
+            self.next_hops.release(next_hop);
             return Err(full);
         };
         Ok(Installed { key, counter, next_hop })
@@ -166,7 +173,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         if let Some(installed) = self.flows.remove(id) {
             self.by_key.remove(&installed.key);
             self.counters.close(installed.counter, now);
-            self.next_hops.release(installed.next_hop, now);
+            self.next_hops.release(installed.next_hop);
         }
     }
 
@@ -340,6 +347,36 @@ mod tests {
         bench.map.refuse.set(None);
         bench.table.install(&to_peer(0x4000), 0).unwrap();
         assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 1, bytes: 9 });
+    }
+
+    #[test]
+    fn without_room_for_a_replacement_the_older_flow_does_not_stay_behind() {
+        // The counters come to an end before the flows: what was removed a moment ago still holds some.
+        let mut bench = Bench::new(1);
+        let exhaust =
+            |bench: &mut Bench| while bench.table.counters.open(counts_for(&to_peer(0x4001))).is_some() {};
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        exhaust(&mut bench);
+
+        let of_another_allocation = Flow { allocation: AllocationId(2), ..to_peer(0x4000) };
+        let error = bench.table.install(&of_another_allocation, 0).unwrap_err();
+        assert!(matches!(error, InstallError::Full { .. }), "{error}");
+        assert!(bench.map.entries.borrow().is_empty(), "it would count for the allocation before");
+        assert!(bench.resolver.tracked().is_empty());
+    }
+
+    #[test]
+    fn without_room_for_a_channel_bound_anew_the_older_binding_does_not_stay_behind() {
+        let mut bench = Bench::new(1);
+        let exhaust =
+            |bench: &mut Bench| while bench.table.counters.open(counts_for(&to_peer(0x4001))).is_some() {};
+        let (old, new) = (to_peer(0x4000), flow(Direction::ToPeer, 0x4000, "198.18.2.3:9"));
+        bench.table.install(&old, 0).unwrap();
+        exhaust(&mut bench);
+
+        bench.table.install(&new, 0).unwrap_err();
+        assert!(bench.map.entries.borrow().is_empty(), "media for the new peer would reach the old one");
+        assert!(bench.resolver.tracked().is_empty());
     }
 
     #[test]

@@ -58,7 +58,14 @@ pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<
         .map_max_entries(maps::INTERFACES, max_ifindex.saturating_add(1))
         .map_max_entries(maps::TX_PORTS, u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1))
         .load(object)
-        .map_err(|error| in_full(&error))?;
+        .map_err(|error| {
+            let text = in_full(&error);
+            if is_too_large(&error) {
+                format!("{text}: no room for {max_flows} flows: lower max_flows")
+            } else {
+                text
+            }
+        })?;
     // Before any map is taken: the program holds them by number until it is loaded.
     let program = load_program(&mut ebpf).map_err(|error| in_full(&error))?;
     Ok(Loaded {
@@ -194,6 +201,13 @@ fn raise_memlock_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: passes a valid structure. Without the privilege it fails, and so will creating a large map, loudly.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
+}
+
+/// Whether the kernel has not the memory for a map, or no map may have so many entries.
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG)))
 }
 
 /// An error with its causes, of which aya shows only the first.

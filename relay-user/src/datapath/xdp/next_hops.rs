@@ -13,6 +13,8 @@ pub(super) trait Resolve {
     fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr);
     /// See [`NextHops::release`].
     fn release(&mut self, index: u32);
+    /// See [`NextHops::released`].
+    fn released(&mut self) -> Option<u32>;
     /// See [`NextHops::stop`].
     fn stop(&mut self);
 }
@@ -24,6 +26,10 @@ impl Resolve for NextHops {
 
     fn release(&mut self, index: u32) {
         Self::release(self, index);
+    }
+
+    fn released(&mut self) -> Option<u32> {
+        Self::released(self)
     }
 
     fn stop(&mut self) {
@@ -68,7 +74,7 @@ impl<R: Resolve> NextHopTable<R> {
     }
 
     /// One user less. [`NextHop::NONE`] has none.
-    pub(super) fn release(&mut self, index: u32, now: BootNanos) {
+    pub(super) fn release(&mut self, index: u32) {
         let Some(pair) = self.pairs.get(&index) else { return };
         let shared = self.by_pair.get_mut(pair).expect("both maps change together");
         shared.users -= 1;
@@ -76,13 +82,17 @@ impl<R: Resolve> NextHopTable<R> {
             self.by_pair.remove(pair);
             self.pairs.remove(&index);
             self.resolver.release(index);
-            // A packet under way must not find another destination's next hop here.
-            self.slots.retire(index, now);
         }
     }
 
     /// Makes indices usable again that were released long enough ago.
+    ///
+    /// The wait begins when the resolver has taken the next hop back, which may be long after the release: it may
+    /// be waiting for the kernel. A new flow must not find the old next hop here, nor a packet under way the new.
     pub(super) fn reclaim(&mut self, now: BootNanos) {
+        while let Some(index) = self.resolver.released() {
+            self.slots.retire(index, now);
+        }
         while self.slots.reclaim(now).is_some() {}
     }
 
@@ -106,9 +116,9 @@ mod tests {
         let index = table.acquire(US, THEM).unwrap();
         assert_eq!(table.acquire(US, THEM), Some(index));
         assert_ne!(table.acquire(THEM, US), Some(index));
-        table.release(index, 0);
+        table.release(index);
         assert!(recorder.tracked().contains_key(&index), "one user is left");
-        table.release(index, 0);
+        table.release(index);
         assert!(!recorder.tracked().contains_key(&index));
     }
 
@@ -117,10 +127,29 @@ mod tests {
         let mut table = NextHopTable::new(Recorder::default(), 2);
         assert_eq!(table.acquire(US, THEM), Some(1));
         assert_eq!(table.acquire(THEM, US), None, "full");
-        table.release(NextHop::NONE, 0);
-        table.release(1, 0);
+        table.release(NextHop::NONE);
+        table.release(1);
         assert_eq!(table.acquire(THEM, US), None, "a packet may still be on its way by index 1");
+        table.reclaim(0);
         table.reclaim(GRACE);
+        assert_eq!(table.acquire(THEM, US), Some(1));
+    }
+
+    #[test]
+    fn an_index_is_not_used_again_while_its_old_next_hop_may_still_be_published() {
+        let recorder = Recorder::default();
+        let mut table = NextHopTable::new(recorder.clone(), 2);
+        recorder.hold(true);
+        assert_eq!(table.acquire(US, THEM), Some(1));
+        table.release(1);
+        for now in [0, GRACE, 100 * GRACE] {
+            table.reclaim(now);
+            assert_eq!(table.acquire(THEM, US), None, "the resolver waits for the kernel");
+        }
+        recorder.hold(false);
+        table.reclaim(100 * GRACE);
+        assert_eq!(table.acquire(THEM, US), None, "a packet may still be on its way by index 1");
+        table.reclaim(101 * GRACE);
         assert_eq!(table.acquire(THEM, US), Some(1));
     }
 }

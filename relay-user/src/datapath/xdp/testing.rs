@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::Ipv4Addr,
     rc::Rc,
@@ -48,22 +48,41 @@ impl Words for Memory {
 
 /// A resolver that only remembers.
 #[derive(Clone, Default)]
-pub(super) struct Recorder(Arc<Mutex<HashMap<u32, (Ipv4Addr, Ipv4Addr)>>>);
+pub(super) struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Default)]
+struct Recorded {
+    tracked: HashMap<u32, (Ipv4Addr, Ipv4Addr)>,
+    released: VecDeque<u32>,
+    held: bool,
+}
 
 impl Recorder {
     pub(super) fn tracked(&self) -> HashMap<u32, (Ipv4Addr, Ipv4Addr)> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().unwrap().tracked.clone()
+    }
+
+    /// Whether it is to keep what is released to itself, as one that waits for the kernel.
+    pub(super) fn hold(&self, held: bool) {
+        self.0.lock().unwrap().held = held;
     }
 }
 
 impl Resolve for Recorder {
     fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        let before = self.0.lock().unwrap().insert(index, (source, destination));
+        let before = self.0.lock().unwrap().tracked.insert(index, (source, destination));
         assert_eq!(before, None, "index {index} is in use");
     }
 
     fn release(&mut self, index: u32) {
-        self.0.lock().unwrap().remove(&index).expect("released what was not tracked");
+        let mut recorded = self.0.lock().unwrap();
+        recorded.tracked.remove(&index).expect("released what was not tracked");
+        recorded.released.push_back(index);
+    }
+
+    fn released(&mut self) -> Option<u32> {
+        let mut recorded = self.0.lock().unwrap();
+        if recorded.held { None } else { recorded.released.pop_front() }
     }
 
     fn stop(&mut self) {}

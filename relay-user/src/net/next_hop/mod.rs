@@ -11,7 +11,7 @@
 mod netlink;
 mod resolver;
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, thread};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::mpsc as std_mpsc, thread};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +40,7 @@ pub trait Publish: Send {
 #[derive(Debug)]
 pub struct NextHops {
     commands: Option<mpsc::UnboundedSender<Command>>,
+    released: std_mpsc::Receiver<u32>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -59,15 +60,16 @@ impl NextHops {
     /// When the thread cannot be made or netlink refuses.
     pub async fn start(publish: Box<dyn Publish>, attached: BTreeSet<u32>) -> io::Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
+        let (releases, released) = std_mpsc::channel();
         let (started, ready) = oneshot::channel();
         let thread = thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            runtime.block_on(netlink::run(publish, attached, receiver, started));
+            runtime.block_on(netlink::run(publish, attached, receiver, releases, started));
         })?;
-        let handle = Self { commands: Some(commands), thread: Some(thread) };
+        let handle = Self { commands: Some(commands), released, thread: Some(thread) };
         match ready.await {
             Ok(result) => result.map(|()| handle),
             Err(_) => Err(io::Error::other("the next-hop thread ended while starting")),
@@ -75,14 +77,19 @@ impl NextHops {
     }
 
     /// Resolves the next hop from `source`, one of our addresses, to `destination`, publishes it at `index`
-    /// and keeps it up to date until it is released. The index must not be in use.
+    /// and keeps it up to date until it is released. The index must be new or have been [`released`](Self::released).
     pub fn track(&self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
         self.send(Command::Track { index, source, destination });
     }
 
-    /// Publishes `index` as unresolved and forgets it.
+    /// Publishes `index` as unresolved and forgets it: soon, but not yet when this returns.
     pub fn release(&self, index: u32) {
         self.send(Command::Release { index });
+    }
+
+    /// The next index whose [`release`](Self::release) is done, each told once.
+    pub fn released(&self) -> Option<u32> {
+        self.released.try_recv().ok()
     }
 
     /// Releases the neighbour entries that were kept resolved and ends the thread. Takes as long as the kernel

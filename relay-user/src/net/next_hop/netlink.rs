@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::mpsc as std_mpsc,
     time::Duration,
 };
 
@@ -52,11 +53,13 @@ const GROUPS: [MulticastGroup; 5] = [
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
 
-/// Runs the resolver until the sender of `commands` is gone, then releases the neighbours it kept.
+/// Runs the resolver until the sender of `commands` is gone, then releases the neighbours it kept. Each index that
+/// a command released goes to `releases` once it is published as unresolved.
 pub(super) async fn run(
     publish: Box<dyn Publish>,
     attached: BTreeSet<u32>,
     mut commands: mpsc::UnboundedReceiver<Command>,
+    releases: std_mpsc::Sender<u32>,
     started: oneshot::Sender<io::Result<()>>,
 ) {
     let mut resolver = Resolver::new(publish, attached);
@@ -96,7 +99,7 @@ pub(super) async fn run(
         }
         match commands.try_recv() {
             Ok(command) => {
-                commanded(&mut resolver, command);
+                commanded(&mut resolver, &releases, command);
                 continue;
             }
             Err(mpsc::error::TryRecvError::Disconnected) => break,
@@ -108,7 +111,7 @@ pub(super) async fn run(
         }
         tokio::select! {
             command = commands.recv() => match command {
-                Some(command) => commanded(&mut resolver, command),
+                Some(command) => commanded(&mut resolver, &releases, command),
                 None => break,
             },
             message = notifications.next() => match message {
@@ -128,10 +131,14 @@ pub(super) async fn run(
     }
 }
 
-fn commanded(resolver: &mut Resolver, command: Command) {
+fn commanded(resolver: &mut Resolver, releases: &std_mpsc::Sender<u32>, command: Command) {
     match command {
         Command::Track { index, source, destination } => resolver.track(index, source, destination),
-        Command::Release { index } => resolver.release(index),
+        Command::Release { index } => {
+            resolver.release(index);
+            // Whoever has stopped us needs no index any more.
+            let _ = releases.send(index);
+        }
     }
 }
 

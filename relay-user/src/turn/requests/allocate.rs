@@ -98,7 +98,7 @@ impl Server {
     ) {
         match result {
             Ok(()) => self.create_allocation(now, relayed, pending),
-            Err(OpenError::InUse) => {
+            Err(OpenError::Unavailable) => {
                 // Released after the next one is chosen, so that it is another.
                 self.open_relayed(now, pending);
                 self.ports.release(relayed);
