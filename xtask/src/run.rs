@@ -114,7 +114,7 @@ fn own_command_line() -> anyhow::Result<Vec<OsString>> {
         words.extend(["env".into(), [OsString::from("CARGO_TARGET_DIR="), target].into_iter().collect()]);
     }
     words.push(std::env::current_exe()?.into());
-    words.extend(std::env::args_os().skip(1));
+    words.extend(std::env::args_os().skip(1).filter(|argument| argument != "--no-build"));
     words.push("--no-build".into());
     Ok(words)
 }

@@ -154,8 +154,8 @@ fn run(
         return Ok(());
     }
     let Some(command) = privilege.command(&binary.path) else {
-        let reason = format!("needs root: run `sudo {}`", binary.path.display());
-        return skip(&mut selection, "", reason);
+        let reason = "needs root: run this as root, or `sudo -v` first, so that sudo needs no password";
+        return skip(&mut selection, "", reason.to_owned());
     };
     summary.add(binary.tier, binary.run(command, &selection)?);
     Ok(())
