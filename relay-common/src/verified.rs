@@ -2,7 +2,7 @@
 //!
 //! A hash lookup hands out a pointer into an element that the kernel may reuse for another key while
 //! the program reads it, and array elements are copied over without any lock, so a value read in one
-//! go may be half of one update and half of another (DESIGN section 4). Each value therefore ends in a
+//! go may be half of one update and half of another. Each value therefore ends in a
 //! keyed sum over the key it belongs to and its own words. The multipliers are odd, so a difference in
 //! any single word always shows; differences in several words cancel with probability 2^-64.
 

@@ -1,4 +1,4 @@
-//! Every rule about what may be forwarded and how (DESIGN section 4). Nothing here changes the packet.
+//! Every rule about what may be forwarded and how. Nothing here changes the packet.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use relay_common::{

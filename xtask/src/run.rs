@@ -18,15 +18,18 @@ use crate::{build, host_report, interrupt, process};
 
 const USER: &str = "demo";
 const PASSWORD: &str = "turnpike";
+/// So that coturn's client can be tried, which chooses its channels from all of RFC 5766's range.
+const CONFIG: &str = "rfc5766_channels = true\n";
 
 /// Arguments of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// End by itself after so many seconds.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "daemon")]
     seconds: Option<u64>,
-    /// The lab relay's datapath: auto, xdp-native, xdp-generic or userspace.
-    #[arg(long, default_value = "auto")]
+    /// The lab relay's datapath.
+    #[arg(long, default_value = "auto", conflicts_with = "daemon",
+        value_parser = ["auto", "xdp-native", "xdp-generic", "userspace"])]
     datapath: String,
     /// Do without the BPF toolchain: the relay runs in userspace only.
     #[arg(long)]
@@ -57,13 +60,16 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     host_report::print()?;
     let lab = Lab::create()?;
     let host_link = lab.link_host();
+    let artifacts = lab::artifacts("run")?;
+    let config = artifacts.join("turnpike.toml");
+    std::fs::write(&config, CONFIG).with_context(|| format!("could not write {}", config.display()))?;
     let options = RelayOptions {
         binary,
         datapath: arguments.datapath.clone(),
         user: USER.to_owned(),
         password: PASSWORD.to_owned(),
-        config: None,
-        log: lab::artifacts("run")?.join("turnpike.log"),
+        config: Some(config),
+        log: artifacts.join("turnpike.log"),
     };
     let mut relay = Relay::start(&lab, &options)?;
     let mut call = DemoCall::start(&lab, USER, PASSWORD).with_context(|| relay.log_tail())?;
@@ -146,7 +152,10 @@ fn introduce(lab: &Lab, relay: &Relay, binary: &Path, host_link: anyhow::Result<
         ),
         Err(error) => println!("This machine cannot reach it: {error:#}"),
     }
-    println!("A demonstration call flows: 50 packets a second of 160 bytes, each way. Ctrl-C ends it.\n");
+    println!(
+        "A demonstration call flows: 50 packets a second of 160 bytes, each way. Ctrl-C ends it.\n\
+         (rates: to the peer + to the client; echoes and their round trip)\n"
+    );
     Ok(())
 }
 
@@ -193,14 +202,17 @@ fn rate_line(before: &(Instant, Status), after: &(Instant, Status), call: &Progr
     let slow_rate = rate(slow.to_peer, slow_before.to_peer)
         + rate(slow.to_client, slow_before.to_client)
         + rate(slow.hairpin, slow_before.hairpin);
+    let hairpin = match rate(fast.hairpin, fast_before.hairpin) {
+        0.0 => String::new(),
+        rate => format!(", {rate:.0} hairpin"),
+    };
+    // Fits a terminal of 80 columns, or it could not be redrawn in place.
     format!(
-        "fast path {:.0} pps to peers, {:.0} to clients, {:.0} hairpin | slow path {slow_rate:.0} pps | \
-         call: {} sent, {} echoed, round trip {:.0} us",
+        "fast path {:.0}+{:.0} pps{hairpin} | slow path {slow_rate:.0} pps | {} of {} echoed, {:.0} us",
         rate(fast.to_peer, fast_before.to_peer),
         rate(fast.to_client, fast_before.to_client),
-        rate(fast.hairpin, fast_before.hairpin),
-        call.sent,
         call.echoed,
+        call.sent,
         call.round_trip.as_secs_f64() * 1e6,
     )
 }

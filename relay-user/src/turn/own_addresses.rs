@@ -1,5 +1,5 @@
 //! The server's own addresses: what a destination is before anything is sent to it. Data for one of them
-//! never leaves the relay, and reaches nothing but a live allocation (DESIGN section 10).
+//! never leaves the relay, and reaches nothing but a live allocation.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! Peers that are relayed transport addresses of this same server (DESIGN section 10): data stays inside.
+//! Peers that are relayed transport addresses of this same server: data stays inside.
 
 use relay_user::turn::{Relayed, Traffic};
 

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every tier of tests (DESIGN section 8), and a table of what passed, failed and was
+//! `cargo xtask test`: every tier of tests, and a table of what passed, failed and was
 //! skipped.
 
 mod harness;
