@@ -92,9 +92,9 @@ fn serve_host(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         command
     };
     command.arg("run").args(&arguments.daemon);
-    println!("{}", process::display(&command));
-    let error = command.exec();
-    Err(error).with_context(|| format!("could not run {}", process::display(&command)))
+    // The arguments may hold passwords: they are not shown.
+    let program = command.get_program().to_owned();
+    Err(command.exec()).with_context(|| format!("could not run {}", program.display()))
 }
 
 /// The daemon, built unless that is done already.
