@@ -43,7 +43,7 @@ fn describe(status: &Status) -> String {
     if status.datapath.not_installed > 0 {
         facts.push(fact(
             "not in kernel",
-            format!("{} (the daemon carries them)", status.datapath.not_installed),
+            format!("{} flows (the daemon carries them)", status.datapath.not_installed),
         ));
     }
     text.push_str(&table(&facts, &[]));

@@ -44,7 +44,7 @@ pub struct DatapathStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// Why it is less than it could be: steps down from a better mode, missing pins.
     pub reason: Option<String>,
-    /// Flows and addresses that the kernel did not take, so that the daemon carries them.
+    /// Flows that the kernel has no room for now, so that the daemon carries them until it has.
     pub not_installed: u64,
 }
 

@@ -31,13 +31,16 @@ use crate::{
     },
     datapath::{Datapath, InstallError},
     turn::{
-        AuthenticationFailure, ClientAddr, Event, FiveTuple, OpenError, Output, PeerAddr, RelayedAddr,
-        Server, ServerAddr, Transport,
+        AuthenticationFailure, ClientAddr, Event, FiveTuple, Flow, FlowId, OpenError, Output, PeerAddr,
+        RelayedAddr, Server, ServerAddr, Transport,
     },
 };
 
 /// Datagrams taken from one socket before the others get their turn.
 const BATCH: usize = 32;
+
+/// Waiting flows offered to the datapath at a tick: no datagram waits long for them.
+const INSTALL_BATCH: usize = 256;
 
 /// How often the datapath's counters are read and its clock is kept fresh. Also how late the core may hear
 /// that a lifetime ended; nothing is relayed past it meanwhile.
@@ -86,6 +89,7 @@ impl Driver {
                 buffer: vec![0; udp::DATAGRAM_MAX],
                 log_addresses: options.log_addresses,
                 counts: report::DriverCounts::default(),
+                waiting: HashMap::new(),
                 limits: Limits::default(),
             })
         });
@@ -197,6 +201,8 @@ struct State {
     buffer: Vec<u8>,
     log_addresses: bool,
     counts: report::DriverCounts,
+    /// Flows that the datapath did not take. They are offered again at each tick.
+    waiting: HashMap<FlowId, Flow>,
     limits: Limits,
 }
 
@@ -258,6 +264,7 @@ impl State {
         if now >= self.datapath_ticked + tick {
             self.datapath.tick(now);
             self.datapath_ticked = now;
+            self.install_waiting();
         }
         let next_tick = self.datapath_ticked + tick;
         let next = self.server.poll_timeout().map_or(next_tick, |due| due.min(next_tick));
@@ -291,9 +298,16 @@ impl State {
                     }
                 }
                 Output::InstallFlow(flow) => {
-                    self.tell_datapath("flow", flow.id.relayed, |datapath| datapath.install_flow(&flow));
+                    if self.tell_datapath("flow", flow.id.relayed, |datapath| datapath.install_flow(&flow)) {
+                        self.waiting.remove(&flow.id);
+                    } else {
+                        self.waiting.insert(flow.id, flow);
+                    }
                 }
-                Output::RemoveFlow(flow) => self.datapath.remove_flow(&flow),
+                Output::RemoveFlow(flow) => {
+                    self.waiting.remove(&flow);
+                    self.datapath.remove_flow(&flow);
+                }
                 Output::Event(event) => self.log(now, &event),
             }
         }
@@ -328,21 +342,35 @@ impl State {
         Ok(())
     }
 
-    /// Tells the datapath something. If it does not take it, the slow path carries on.
+    /// Installs flows that found no room when the core stated them, until one finds none again.
+    fn install_waiting(&mut self) {
+        let Self { waiting, datapath, .. } = self;
+        let installed: Vec<_> = waiting
+            .values()
+            .take(INSTALL_BATCH)
+            .take_while(|flow| datapath.install_flow(flow).is_ok())
+            .map(|flow| flow.id)
+            .collect();
+        for flow in installed {
+            waiting.remove(&flow);
+        }
+    }
+
+    /// Tells the datapath something, and returns whether it took it. If not, the slow path carries on.
     fn tell_datapath(
         &mut self,
         what: &str,
         address: impl std::fmt::Display,
         tell: impl FnOnce(&mut dyn Datapath) -> Result<(), InstallError>,
-    ) {
-        let Err(error) = tell(self.datapath.as_mut()) else { return };
-        self.counts.not_installed += 1;
+    ) -> bool {
+        let Err(error) = tell(self.datapath.as_mut()) else { return true };
         if let Some(suppressed) = self.limits.install.admit(boot_now()) {
             tracing::warn!(
                 suppressed,
                 "the daemon carries what the kernel did not take ({what} of {address}): {error}"
             );
         }
+        false
     }
 
     /// Counts a datagram that was not sent. `None`: its socket is closed.
@@ -405,6 +433,7 @@ impl State {
             datapath: self.datapath.counts(),
             datapath_info: &self.datapath_info,
             counts,
+            not_installed: self.waiting.len() as u64,
             listeners: self.listeners.keys().copied().collect(),
             uptime: Duration::from_nanos(boot_now().saturating_sub(self.started)),
         })

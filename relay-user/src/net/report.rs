@@ -47,8 +47,6 @@ pub(super) struct DriverCounts {
     pub(super) receive_buffer_full: u64,
     /// Errors while receiving.
     pub(super) receive_failed: u64,
-    /// What the datapath did not take.
-    pub(super) not_installed: u64,
 }
 
 /// All that a [`Status`] is made of.
@@ -57,12 +55,13 @@ pub(super) struct Sources<'a> {
     pub(super) datapath: Counts,
     pub(super) datapath_info: &'a DatapathInfo,
     pub(super) counts: DriverCounts,
+    pub(super) not_installed: u64,
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) uptime: Duration,
 }
 
 pub(super) fn status(sources: &Sources<'_>) -> Status {
-    let Sources { server, datapath, datapath_info, counts, listeners, uptime } = sources;
+    let Sources { server, datapath, datapath_info, counts, not_installed, listeners, uptime } = sources;
     let own = [
         ("send_buffer_full", counts.send_buffer_full),
         ("send_failed", counts.send_failed),
@@ -80,7 +79,7 @@ pub(super) fn status(sources: &Sources<'_>) -> Status {
             mode: datapath_info.mode.clone(),
             interfaces: datapath_info.interfaces.clone(),
             reason: datapath_info.reason.clone(),
-            not_installed: counts.not_installed,
+            not_installed: *not_installed,
         },
         listeners: listeners.iter().map(|address| format!("udp://{address}")).collect(),
         allocations: totals.allocations,

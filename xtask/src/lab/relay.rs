@@ -203,6 +203,8 @@ pub struct DatapathStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// Why it is not the best mode that was allowed.
     pub reason: Option<String>,
+    /// Flows that it has no room for now.
+    pub not_installed: u64,
 }
 
 /// One interface of [`DatapathStatus`].

@@ -8,6 +8,7 @@ mod browser;
 mod capture;
 mod coturn;
 mod fallback;
+mod full;
 mod host_link;
 mod janitor;
 mod kill;
