@@ -24,7 +24,8 @@ use super::sys;
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11u32 as libc::__fsword_t;
 
-/// This daemon's directory of pins. Dropping it removes pins and directory.
+/// This daemon's directory of pins. Dropping it removes pins and directory, and detaches nothing: a daemon that
+/// could not pin everything runs on without pins.
 pub(crate) struct Pins {
     directory: PathBuf,
     _lock: Flock<File>,
@@ -71,7 +72,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        if let Err(error) = clear(&self.directory) {
+        if let Err(error) = clear(&self.directory, |_| false) {
             tracing::error!("pins are left behind (`turnpike detach` removes them): {error}");
         }
         remove_root(&self.directory);
@@ -86,7 +87,10 @@ pub(crate) fn remove_leftovers(bpffs: &Path) -> Result<Vec<String>, PinError> {
     let mut removed = Vec::new();
     for directory in list(&root)? {
         if let Some(_lock) = lock(&directory)? {
-            removed.extend(clear(&directory)?);
+            // Fails for what is no link: nothing to detach then.
+            removed.extend(clear(&directory, |path| {
+                sys::obj_get(path).is_ok_and(|object| sys::link_detach(object).is_ok())
+            })?);
             remove_root(&directory);
         }
     }
@@ -127,12 +131,11 @@ fn lock(directory: &Path) -> Result<Option<Flock<File>>, PinError> {
     }
 }
 
-/// Detaches the links pinned in a directory, removes all pins and the directory itself.
-fn clear(directory: &Path) -> Result<Vec<String>, PinError> {
+/// Removes all pins in a directory, `detach`ed first, and the directory itself.
+fn clear(directory: &Path, detach: impl Fn(&Path) -> bool) -> Result<Vec<String>, PinError> {
     let mut removed = Vec::new();
     for path in list(directory)? {
-        // Fails for what is no link: nothing to detach then.
-        let detached = sys::obj_get(&path).is_ok_and(|object| sys::link_detach(object).is_ok());
+        let detached = detach(&path);
         fs::remove_file(&path).map_err(|error| PinError::Io(path.clone(), error))?;
         removed.push(format!("{}{}", path.display(), if detached { " (detached)" } else { "" }));
     }
