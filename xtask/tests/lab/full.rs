@@ -1,10 +1,12 @@
-//! A full flow table: what finds no room there is relayed by the daemon, and room that comes free is used.
+//! A full flow table: what finds no room there is relayed by the daemon, and room that comes free is used. Sessions
+//! that end leave nothing in it.
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::Instant;
 
 use xtask::lab::{CLIENTS, PEERS};
 use xtask::turn_client::{Received, TurnClient};
+use xtask::wait;
 
 use crate::scene::{Datapath, PATIENCE, Scene};
 
@@ -52,6 +54,44 @@ fn one_channel_fits(datapath: Datapath) {
     exchange_until_fast(&scene, &mut second, &peer, in_kernel);
     let status = scene.relay.status().expect("the relay answers");
     assert_eq!(status.datapath.not_installed, 0, "no flow waits any more");
+}
+
+const MANY: u64 = 200;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn room_comes_back_xdp_native() {
+    room_comes_back(Datapath::XdpNative);
+}
+
+/// The table is just large enough for every wave of sessions if the one before left nothing in it.
+fn room_comes_back(datapath: Datapath) {
+    let scene = Scene::with_config("waves", datapath, &format!("max_flows = {}\n", 2 * MANY));
+    let (_peer, address) = scene.peer(PEERS[0]);
+    let files = open_files(&scene);
+    for wave in 0..5 {
+        let mut clients: Vec<_> = (0..MANY).map(|_| bound(&scene, 0, address)).collect();
+        // Counters are used again only after a second, so the flows of a quick wave may have to wait.
+        let installed = || {
+            let status = scene.relay.status().expect("the relay answers");
+            assert_eq!((status.allocations, status.channels), (MANY, MANY), "wave {wave}");
+            (status.datapath.not_installed == 0).then_some(())
+        };
+        wait::until(PATIENCE, installed).unwrap_or_else(|| panic!("no room for all flows in wave {wave}"));
+        for client in &mut clients {
+            client.refresh(0).expect("the allocation can be deleted");
+        }
+    }
+    let status = scene.relay.status().expect("the relay answers");
+    assert_eq!((status.allocations, status.permissions, status.channels), (0, 0, 0));
+    // The connection that asked for the status may not be closed yet.
+    wait::until(PATIENCE, || (open_files(&scene) <= files).then_some(()))
+        .unwrap_or_else(|| panic!("{} open files, {files} at the start", open_files(&scene)));
+}
+
+fn open_files(scene: &Scene) -> usize {
+    let directory = format!("/proc/{}/fd", scene.relay.pid());
+    std::fs::read_dir(directory).expect("the relay runs").count()
 }
 
 /// A client with a channel to the peer.

@@ -94,7 +94,7 @@ fn next_start_serves(datapath: Datapath) {
     let mut client = scene.client(CLIENTS[0]);
     client.allocate(None).expect("Allocate succeeds");
     client.create_permission(SocketAddrV4::new(PEERS[0], 1)).expect("CreatePermission succeeds");
-    for _ in 0..2 {
+    for _ in 0..20 {
         scene.relay.kill().expect("the daemon can be killed");
         scene.restart_relay();
         let status = scene.relay.status().expect("the relay answers");
