@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::UdpSocket,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -126,6 +127,27 @@ fn a_port_in_use_is_named_with_the_way_to_its_owner() {
 }
 
 #[test]
+fn check_refuses_an_admin_socket_that_run_cannot_make() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let below_a_file = file.join("admin.sock");
+    let long = directory.path().join("x".repeat(120));
+    let impossible = [&file, &below_a_file, &long, Path::new("/proc/no-such-directory/admin.sock")];
+    let options = ["--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
+    for path in impossible {
+        let path = path.to_str().unwrap();
+        let run = refusal(&[&["run", "--admin-socket", path][..], &options].concat(), 1);
+        assert_says(&run, &["error: admin_socket ", path]);
+        let check = turnpike(&[&["check", "--admin-socket", path][..], &options].concat());
+        let text = String::from_utf8(check.stdout).unwrap();
+        assert_eq!(check.status.code(), Some(1), "{text}");
+        assert_says(&text, &[&format!("FAILED   admin_socket {path}: ")]);
+    }
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing was made");
+}
+
+#[test]
 fn the_kernels_answer_is_told_once() {
     let options = ["--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
     let socket = ["--admin-socket", "/proc/no-such-directory/admin.sock"];
@@ -147,10 +169,19 @@ fn without_a_daemon_the_socket_and_the_remedy_are_named() {
 
 #[test]
 fn output_that_nobody_reads_is_no_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
     let listen = ["--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
     let check = |stdout: Stdio| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));
-        let child = command.arg("check").args(listen).stdout(stdout).stderr(Stdio::piped()).spawn();
+        let child = command
+            .arg("check")
+            .args(listen)
+            .arg("--admin-socket")
+            .arg(&socket)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn();
         let output = child.unwrap().wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };

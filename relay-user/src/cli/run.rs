@@ -19,6 +19,7 @@ use crate::{
     control::{
         admin::{self, AdminSocket},
         config::{Configuration, Note},
+        nic::veth_remedy,
     },
     datapath::{self, XdpOptions},
     net::{Driver, DriverOptions, bind_listener},
@@ -71,6 +72,9 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     }
     for warning in &opened.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(remedy) = veth_remedy(opened.native_interfaces()) {
+        tracing::warn!("{remedy}");
     }
     let datapath_info = (&opened).into();
     let ready = ready_line(&configuration, &opened);

@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    os::unix::{
+        fs::FileTypeExt,
+        net::{SocketAddr, UnixStream},
+    },
     path::{Path, PathBuf},
 };
 
@@ -13,9 +16,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use nix::sys::{
-    socket::{getsockopt, sockopt::PeerCredentials},
-    stat::{Mode, umask},
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    sys::{
+        socket::{getsockopt, sockopt::PeerCredentials},
+        stat::{Mode, umask},
+        statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs},
+    },
+    unistd::{AccessFlags, faccessat},
 };
 use tokio::{
     net::UnixListener,
@@ -125,6 +133,41 @@ impl AdminSocket {
     }
 }
 
+/// What [`AdminSocket::bind`] would find, changing nothing. `Ok` is a path that it can take, as far as can be told.
+pub fn check(path: &Path) -> Result<(), AdminSocketError> {
+    let failed = |action| move |cause| AdminSocketError::Io { path: path.to_owned(), action, cause };
+    // A path may be too long for a socket.
+    SocketAddr::from_pathname(path).map_err(failed("cannot be bound"))?;
+    inspect(path)?;
+    // Missing directories are made.
+    let directories = path
+        .ancestors()
+        .skip(1)
+        .map(|directory| if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
+    for directory in directories {
+        match fs::metadata(directory) {
+            Ok(_) => return check_directory(directory).map_err(failed("cannot be made in its directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("its directory cannot be looked at")(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether this process can make files in a directory.
+fn check_directory(directory: &Path) -> io::Result<()> {
+    if !fs::metadata(directory)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?;
+    // Here root has access, and still nobody can make a file.
+    let kind = statfs(directory)?.filesystem_type();
+    if kind == PROC_SUPER_MAGIC || kind == SYSFS_MAGIC {
+        return Err(io::Error::other("no files can be made in this file system"));
+    }
+    Ok(())
+}
+
 impl Drop for AdminSocket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path)
@@ -136,9 +179,29 @@ impl Drop for AdminSocket {
 }
 
 fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
+    if inspect(path)? == Existing::Stale {
+        tracing::info!("removing the admin socket of a daemon that is gone: {}", path.display());
+        fs::remove_file(path).map_err(|cause| AdminSocketError::Io {
+            path: path.to_owned(),
+            action: "the stale file cannot be removed",
+            cause,
+        })?;
+    }
+    Ok(())
+}
+
+/// What is at a path that can be taken.
+#[derive(PartialEq, Eq)]
+enum Existing {
+    Nothing,
+    /// The socket of a daemon that is gone.
+    Stale,
+}
+
+fn inspect(path: &Path) -> Result<Existing, AdminSocketError> {
     let failed = |action| move |cause| AdminSocketError::Io { path: path.to_owned(), action, cause };
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Nothing),
         Err(error) => return Err(failed("cannot be looked at")(error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(AdminSocketError::NotASocket { path: path.to_owned() });
@@ -152,10 +215,7 @@ fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
             let pid = credentials.map_or(0, |credentials| credentials.pid());
             Err(AdminSocketError::AlreadyRunning { pid, path: path.to_owned() })
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!("removing the admin socket of a daemon that is gone: {}", path.display());
-            fs::remove_file(path).map_err(failed("the stale file cannot be removed"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Existing::Stale),
         Err(error) => Err(failed("cannot be connected to")(error)),
     }
 }

@@ -51,11 +51,14 @@ const NATIVE_DRIVERS: &[&str] = &[
     "stmmac",
     "tsnep",
     "tun",
-    "veth",
+    VETH,
     "vif",
     "virtio_net",
     "vmxnet3",
 ];
+
+/// The driver of virtual Ethernet pairs.
+const VETH: &str = "veth";
 
 /// The largest MTU that leaves room in a 4 KiB page for headroom, Ethernet header and `skb_shared_info`; more
 /// makes most drivers refuse a program.
@@ -89,6 +92,23 @@ impl Nic {
     pub fn has_native_driver(&self) -> bool {
         self.driver.as_deref().is_some_and(|driver| NATIVE_DRIVERS.contains(&driver))
     }
+}
+
+/// What the operator must see to where the program is in native mode on these interfaces. `None`: nothing.
+///
+/// A veth hands what XDP sends to its other end only while that has its NAPI, which GRO or a program makes
+/// (`veth_xdp_xmit` in drivers/net/veth.c).
+pub fn veth_remedy<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let veths =
+        interfaces.into_iter().filter(|name| driver(name).as_deref() == Some(VETH)).collect::<Vec<_>>();
+    (!veths.is_empty()).then(|| {
+        format!(
+            "{}: a veth's other end must have GRO on, set after it is up (`ethtool -K DEV gro on` there), or an XDP \
+             program of its own; else the kernel drops what is forwarded to it, without a word but for xdp drops \
+             in `ethtool -S`",
+            veths.join(", ")
+        )
+    })
 }
 
 impl From<&LinkMessage> for Nic {

@@ -1,15 +1,19 @@
 //! What `turnpike check` finds out about the host before the daemon runs on it, changing nothing.
 
-use std::{fmt, fs, io, os::unix::net::UnixStream, path::Path};
+use std::{fmt, fs, io, net::SocketAddr, path::Path};
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::{
+    statfs::{BPF_FS_MAGIC, statfs},
+    utsname::uname,
+};
 
 use super::{
+    admin::{self, AdminSocketError},
     config::Configuration,
-    nic::{NATIVE_MTU_MAX, Nic},
+    nic::{NATIVE_MTU_MAX, Nic, veth_remedy},
 };
 use crate::{
-    datapath::{DatapathMode, program::PROGRAM},
+    datapath::{self, DatapathMode, OpenError, Pinned, program::PROGRAM},
     net::bind_listener,
 };
 
@@ -45,8 +49,12 @@ impl fmt::Display for Verdict {
 
 /// Looks at everything that the configuration needs of the host. Needs a tokio runtime.
 pub async fn preflight(configuration: &Configuration) -> Vec<Finding> {
-    let mut preflight = Preflight { mode: configuration.datapath, findings: Vec::new() };
-    preflight.listeners(configuration);
+    let mut preflight = Preflight { mode: configuration.datapath, pinned: Vec::new(), findings: Vec::new() };
+    let running = preflight.admin_socket(&configuration.admin_socket);
+    if !running {
+        preflight.listeners(&configuration.listeners);
+    }
+    preflight.pins(&configuration.bpffs, running);
     if configuration.datapath != DatapathMode::Userspace {
         preflight.kernel(&configuration.bpffs);
         for name in &configuration.interfaces {
@@ -54,6 +62,11 @@ pub async fn preflight(configuration: &Configuration) -> Vec<Finding> {
                 Ok(nic) => preflight.nic(name, &nic),
                 Err(error) => preflight.fail(format!("{name}: cannot be looked at: {error}")),
             }
+        }
+        if configuration.datapath != DatapathMode::XdpGeneric
+            && let Some(remedy) = veth_remedy(configuration.interfaces.iter().map(String::as_str))
+        {
+            preflight.warn(remedy);
         }
         if configuration.interfaces.is_empty() {
             preflight.step_down("no interface to attach to: name one with --interface".to_owned());
@@ -64,18 +77,49 @@ pub async fn preflight(configuration: &Configuration) -> Vec<Finding> {
 
 struct Preflight {
     mode: DatapathMode,
+    pinned: Vec<Pinned>,
     findings: Vec<Finding>,
 }
 
 impl Preflight {
-    fn listeners(&mut self, configuration: &Configuration) {
-        // A daemon that runs holds the ports; that is as it should be.
-        if UnixStream::connect(&configuration.admin_socket).is_ok() {
-            let path = configuration.admin_socket.display();
-            self.well(format!("a daemon runs with the admin socket {path}; its ports are not tried"));
+    /// Whether a daemon runs with this socket. That is as it should be, and it holds the ports.
+    fn admin_socket(&mut self, path: &Path) -> bool {
+        let checked = admin::check(path);
+        let running = matches!(checked, Err(AdminSocketError::AlreadyRunning { .. }));
+        match checked {
+            Ok(()) => self.well(format!("the admin socket {} can be made", path.display())),
+            Err(AdminSocketError::AlreadyRunning { pid, path }) => self.well(format!(
+                "a turnpike is running (pid {pid}) with the admin socket {}; its ports are not tried",
+                path.display()
+            )),
+            Err(error) => self.fail(error.to_string()),
+        }
+        running
+    }
+
+    /// What turnpikes have pinned. `running` tells that the one to be looked at runs.
+    fn pins(&mut self, bpffs: &Path, running: bool) {
+        if !is_bpffs(bpffs).unwrap_or(false) {
             return;
         }
-        for &address in &configuration.listeners {
+        match datapath::pinned(bpffs) {
+            Ok(pinned) => self.pinned = pinned,
+            Err(error) => self.warn(format!("what turnpikes have pinned cannot be told: {error}")),
+        }
+        for Pinned { directory, running: in_use, .. } in self.pinned.clone() {
+            if !in_use {
+                self.well(format!(
+                    "{} was left by a crashed turnpike; the next start removes it",
+                    directory.display()
+                ));
+            } else if !running && self.mode != DatapathMode::Userspace {
+                self.fail(OpenError::InUse { directory }.to_string());
+            }
+        }
+    }
+
+    fn listeners(&mut self, listeners: &[SocketAddr]) {
+        for &address in listeners {
             match bind_listener(address) {
                 Ok(_) => self.well(format!("udp://{address} is free")),
                 Err(error) => self.fail(error.to_string()),
@@ -87,6 +131,10 @@ impl Preflight {
         if PROGRAM.is_none() {
             self.step_down("this build has no kernel program: build it with `cargo xtask build`".to_owned());
         }
+        match uname() {
+            Ok(system) => self.release(&system.release().to_string_lossy()),
+            Err(error) => self.step_down(format!("the kernel's version cannot be read: {error}")),
+        }
         match missing_capabilities() {
             Ok(missing) if missing.is_empty() => self.well("all capabilities for XDP are there".to_owned()),
             Ok(missing) => self.step_down(format!(
@@ -95,12 +143,22 @@ impl Preflight {
             )),
             Err(error) => self.step_down(format!("the capabilities cannot be read: {error}")),
         }
-        match statfs(bpffs) {
-            Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
-                self.well(format!("{} is a bpffs", bpffs.display()));
-            }
-            Ok(_) => self.unpinned(bpffs, "it is no bpffs"),
+        match is_bpffs(bpffs) {
+            Ok(true) => self.well(format!("{} is a bpffs", bpffs.display())),
+            Ok(false) => self.unpinned(bpffs, "it is no bpffs"),
             Err(error) => self.unpinned(bpffs, &error.to_string()),
+        }
+    }
+
+    fn release(&mut self, release: &str) {
+        let (major, minor) = KERNEL_MIN;
+        match version(release) {
+            Some(version) if version >= KERNEL_MIN => {
+                self.well(format!("Linux {release} is new enough for XDP"))
+            }
+            _ => self.step_down(format!(
+                "Linux {release} relays in userspace only: XDP needs Linux {major}.{minor} or newer"
+            )),
         }
     }
 
@@ -118,10 +176,18 @@ impl Preflight {
             self.warn(format!("{name} is down: `ip link set {name} up`"));
         }
         if let Some(id) = nic.xdp_program {
-            self.step_down(format!(
-                "{name} has an XDP program already (`bpftool prog show id {id}`), which is never replaced: detach \
-                 it, or leave {name} to it"
-            ));
+            match self.pinned.iter().find(|pinned| pinned.programs.contains(&id)) {
+                Some(Pinned { running: true, .. }) => {
+                    self.well(format!("{name} has the XDP program of a turnpike that is running"));
+                }
+                Some(_) => self.well(format!(
+                    "{name} has an XDP program left by a crashed turnpike; the next start removes it"
+                )),
+                None => self.step_down(format!(
+                    "{name} has an XDP program already (`bpftool prog show id {id}`), which is never replaced: \
+                     detach it, or leave {name} to it"
+                )),
+            }
         }
         let generic = self.mode == DatapathMode::XdpGeneric;
         if generic {
@@ -159,6 +225,19 @@ impl Preflight {
     }
 }
 
+/// The oldest kernel for the XDP program: frames in several pieces, the coarse clock.
+const KERNEL_MIN: (u32, u32) = (5, 18);
+
+/// Major and minor number of a kernel's release such as `6.1.0-18-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn is_bpffs(path: &Path) -> nix::Result<bool> {
+    statfs(path).map(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
 /// Those of CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON that this process lacks (numbers: linux/capability.h).
 fn missing_capabilities() -> io::Result<Vec<&'static str>> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -176,7 +255,7 @@ mod tests {
     use super::*;
 
     fn findings(mode: DatapathMode, nic: Nic) -> Vec<Finding> {
-        let mut preflight = Preflight { mode, findings: Vec::new() };
+        let mut preflight = Preflight { mode, pinned: Vec::new(), findings: Vec::new() };
         preflight.nic("eth0", &nic);
         preflight.findings
     }
@@ -199,5 +278,22 @@ mod tests {
         let refused = findings(DatapathMode::XdpNative, taken);
         assert_eq!(refused[0].verdict, Verdict::Failure);
         assert!(refused[0].text.contains("bpftool prog show id 42"), "{refused:?}");
+    }
+
+    #[test]
+    fn an_old_kernel_is_an_error_where_xdp_was_asked_for_by_name() {
+        let verdict = |mode, release: &str| {
+            let mut preflight = Preflight { mode, pinned: Vec::new(), findings: Vec::new() };
+            preflight.release(release);
+            preflight.findings[0].verdict
+        };
+        for release in ["5.18.0", "6.1.0-18-amd64", "6.18.5", "10.0-rc1"] {
+            assert_eq!(verdict(DatapathMode::XdpNative, release), Verdict::Well, "{release}");
+        }
+        for release in ["5.17.15", "5.10.0-28-amd64", "4.19.0", "what"] {
+            assert_eq!(verdict(DatapathMode::Auto, release), Verdict::Warning, "{release}");
+            assert_eq!(verdict(DatapathMode::XdpNative, release), Verdict::Failure, "{release}");
+            assert_eq!(verdict(DatapathMode::XdpGeneric, release), Verdict::Failure, "{release}");
+        }
     }
 }

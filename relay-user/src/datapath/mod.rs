@@ -13,9 +13,10 @@ use std::net::SocketAddr;
 
 pub use open::{
     AttachedInterface, DEFAULT_MAX_FLOWS, DatapathMode, OpenError, Opened, ParseDatapathModeError,
-    XdpOptions, detach, open,
+    XdpOptions, detach, open, pinned,
 };
 pub use userspace::Userspace;
+pub use xdp::Pinned;
 
 use relay_common::clock::BootNanos;
 

@@ -10,7 +10,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     Datapath, Userspace,
-    xdp::{self, PinError, Pins, Xdp},
+    xdp::{self, PinError, Pinned, Pins, Xdp},
 };
 
 /// What to attach, where, and how much room to make.
@@ -90,6 +90,14 @@ pub struct Opened {
     pub warnings: Vec<String>,
     /// What a crashed daemon had left and was removed; for the log.
     pub removed: Vec<String>,
+}
+
+impl Opened {
+    /// The names of the interfaces that have the program in the driver.
+    pub fn native_interfaces(&self) -> impl Iterator<Item = &str> {
+        let native = |interface: &&AttachedInterface| interface.mode == DatapathMode::XdpNative;
+        self.interfaces.iter().filter(native).map(|interface| interface.name.as_str())
+    }
 }
 
 impl fmt::Debug for Opened {
@@ -187,6 +195,11 @@ pub fn detach(bpffs: &Path) -> Result<Vec<String>, OpenError> {
         PinError::InUse(directory) => OpenError::InUse { directory },
         PinError::NotBpffs(_) | PinError::Io(..) => OpenError::Pins(error.to_string()),
     })
+}
+
+/// What turnpikes, running or crashed, have pinned below `bpffs`. Changes nothing.
+pub fn pinned(bpffs: &Path) -> Result<Vec<Pinned>, OpenError> {
+    xdp::pinned(bpffs).map_err(|error| OpenError::Pins(error.to_string()))
 }
 
 /// Removes leftovers and claims the directory of pins. Without pins, `warnings` says why.

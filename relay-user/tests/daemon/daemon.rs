@@ -45,7 +45,7 @@ impl Daemon {
 
     /// Starts a daemon on `address`, port 3478, and waits until it serves.
     pub(crate) fn start_with(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
-        let mut daemon = Self::spawn(directory, address, options, Stdio::piped());
+        let mut daemon = Self::spawn(directory, address, options);
         daemon.wait_for_line("ready: ");
         daemon
     }
@@ -55,7 +55,7 @@ impl Daemon {
         let relay = address.to_string();
         let options = [&["--datapath", "userspace", "--relay-address", &relay], options].concat();
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let daemon = Self::spawn(tempfile::tempdir().unwrap(), address, &options, full.into());
+        let daemon = Self::spawn_with_log(tempfile::tempdir().unwrap(), address, &options, full.into());
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(daemon.admin_socket()).is_err() {
             assert!(Instant::now() < deadline, "the daemon does not serve");
@@ -64,15 +64,22 @@ impl Daemon {
         daemon
     }
 
-    fn spawn(directory: TempDir, address: Ipv4Addr, options: &[&str], stderr: Stdio) -> Self {
+    /// Starts a daemon on `address`, port 3478, without a wait.
+    pub(crate) fn spawn(directory: TempDir, address: Ipv4Addr, options: &[&str]) -> Self {
+        Self::spawn_with_log(directory, address, options, Stdio::piped())
+    }
+
+    fn spawn_with_log(directory: TempDir, address: Ipv4Addr, options: &[&str], stderr: Stdio) -> Self {
         let listener = SocketAddrV4::new(address, 3478);
+        // Not the machine's own, unless a test has one mounted.
+        let elsewhere = ["--bpffs".as_ref(), directory.path().as_os_str()];
+        let bpffs = if options.contains(&"--bpffs") { &[] } else { &elsewhere[..] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_turnpike"))
             .args(["run", "--realm", "example.org", "--user", "alice:secret"])
             .args(["--listen", &format!("udp://{listener}")])
             .arg("--admin-socket")
             .arg(directory.path().join("admin.sock"))
-            .arg("--bpffs")
-            .arg(directory.path())
+            .args(bpffs)
             .args(options)
             .env_remove("RUST_LOG")
             .stderr(stderr)

@@ -7,6 +7,7 @@ mod namespace;
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::Command,
     thread,
 };
@@ -337,6 +338,69 @@ fn established_channels_are_carried_in_the_kernel_and_a_stop_leaves_it_as_it_was
         let ended = thread::spawn(move || relays_in_the_kernel(mode)).join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
+}
+
+#[test]
+fn check_tells_a_running_or_crashed_turnpike_from_a_foreign_program() {
+    if relay_user::datapath::program::PROGRAM.is_none() {
+        eprintln!("SKIPPED: this build has no kernel program");
+        return;
+    }
+    const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
+    if !namespace::enter() {
+        return;
+    }
+    let bpffs = namespace::Bpffs::mount();
+    let other = namespace::Bpffs::mount();
+    let _far_end = namespace::behind_veth("relc", INSIDE, Ipv4Addr::new(10, 77, 1, 2));
+    let check = |socket: &Path, bpffs: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_turnpike"))
+            .args(["check", "-i", "relc", "--listen", &format!("udp://{INSIDE}:3478")])
+            .args(["--user", "a:b", "--datapath", "xdp-native", "--admin-socket"])
+            .arg(socket)
+            .arg("--bpffs")
+            .arg(bpffs)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let start = |directory| {
+        let bpffs = bpffs.path().to_str().unwrap();
+        let options = ["-i", "relc", "--datapath", "xdp-native", "--bpffs", bpffs];
+        let mut daemon = Daemon::spawn(directory, INSIDE, &options);
+        daemon.wait_for_line("relc: a veth's other end must have GRO on");
+        daemon.wait_for_line("ready: ");
+        daemon
+    };
+    let daemon = start(tempfile::tempdir().unwrap());
+    let socket = daemon.admin_socket();
+
+    let (code, text) = check(&socket, bpffs.path());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("a turnpike is running (pid {})", daemon.pid())), "{text}");
+    assert!(text.contains("relc has the XDP program of a turnpike that is running"), "{text}");
+    assert!(text.contains("ethtool -K DEV gro on"), "{text}");
+    // A second daemon would not start.
+    let (code, text) = check(&socket.with_extension("2"), bpffs.path());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("belongs to a turnpike that is running"), "{text}");
+
+    let (_, directory, _) = daemon.stop(Signal::SIGKILL);
+    let (code, text) = check(&socket, bpffs.path());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("ok       relc has an XDP program left by a crashed turnpike; the next start"),
+        "{text}"
+    );
+    // Pinned elsewhere, it is anyone's.
+    let (code, text) = check(&socket, other.path());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("relc has an XDP program already"), "{text}");
+
+    let daemon = start(directory);
+    assert_eq!(daemon.json("status")["datapath"]["mode"], "xdp-native");
+    let (ended, _, log) = daemon.stop(Signal::SIGTERM);
+    assert!(ended.success(), "{log}");
 }
 
 /// In a thread of its own, since it changes the thread's namespace.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    path::Path,
     process::Command,
     sync::mpsc,
     thread,
@@ -12,6 +13,8 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,
 };
+
+use tempfile::TempDir;
 
 use crate::daemon::udp_socket;
 
@@ -53,6 +56,28 @@ pub(crate) fn behind_veth(near: &str, gateway: Ipv4Addr, address: Ipv4Addr) -> U
     run("ip", &format!("link set {near} up"));
     linked.send(()).unwrap();
     far_end.join().unwrap()
+}
+
+/// A bpffs of the caller's own, unmounted when dropped.
+pub(crate) struct Bpffs(TempDir);
+
+impl Bpffs {
+    pub(crate) fn mount() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        run("mount", &format!("-t bpf bpf {}", directory.path().display()));
+        Self(directory)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // What a test that failed has pinned goes with it.
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
 }
 
 /// What `ip -details link show` says of a device.

@@ -80,6 +80,30 @@ struct File {
     lifetimes: Option<Spanned<FileLifetimes>>,
 }
 
+/// The names of [`File`]'s keys.
+const KEYS: [&str; 17] = [
+    "interfaces",
+    "listen",
+    "relay_address",
+    "external_ip",
+    "relay_ports",
+    "realm",
+    "users",
+    "allow_peer",
+    "deny_peer",
+    "datapath",
+    "max_flows",
+    "admin_socket",
+    "bpffs",
+    "strict_permissions",
+    "rfc5766_channels",
+    "log_addresses",
+    "lifetimes",
+];
+
+/// What to do about one of [`KEYS`] below a `[table]`, where TOML takes it for a key of that table.
+const MISPLACED: &str = "this key belongs above the first [table]: move the line up";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileLifetimes {
@@ -146,6 +170,11 @@ impl Reader<'_> {
         let mut given = Vec::new();
         for (name, password) in users {
             let origin = self.origin(&password.span());
+            if KEYS.contains(&name.as_str()) {
+                let problem = format!("{MISPLACED} (no user in a file can have this name)");
+                self.refuse(origin, &name, None, problem);
+                continue;
+            }
             match User::new(&name, password.get_ref()) {
                 Ok(value) => given.push(Given { value, origin }),
                 Err(error) => self.refuse(origin, "users", Some(name), error),
@@ -170,6 +199,7 @@ impl Reader<'_> {
         let origin = self.origin(&span);
         if let Some((unknown, known)) = unknown_field(error.message()) {
             let problem = match nearest(unknown, &known) {
+                _ if KEYS.contains(&unknown) => MISPLACED.to_owned(),
                 Some(near) => format!("unknown key: did you mean {near}?"),
                 None => format!("unknown key: the keys here are {}", known.join(", ")),
             };
@@ -180,7 +210,9 @@ impl Reader<'_> {
         let lines = if message.starts_with("invalid ") { usize::MAX } else { 1 };
         let key = self.key_at(span.start, lines);
         let mut problem = without_value(message);
-        if problem.ends_with("expected a sequence") {
+        if key.is_some_and(|key| KEYS.contains(&key)) && self.is_in_users(span.start) {
+            problem = MISPLACED.to_owned();
+        } else if problem.ends_with("expected a sequence") {
             problem.push_str(": write a list, as in [\"…\"]");
         } else if problem.ends_with("expected a string") {
             problem.push_str(": write it in quotation marks");
@@ -299,7 +331,7 @@ mod tests {
         let keys = toml::from_str::<File>("no_such_key = 0");
         let message = keys.map(drop).unwrap_err().message().to_owned();
         let (_, keys) = unknown_field(&message).unwrap();
-        assert_eq!(keys.len(), 17);
+        assert_eq!(keys, KEYS);
         let documentation = include_str!("../../../../docs/configuration.md");
         for key in keys {
             let documented =
@@ -349,7 +381,7 @@ mod tests {
             message.starts_with("turnpike.toml:3: interfaces: invalid type, expected a string"),
             "{message}"
         );
-        let message = refusals("[users]\nalice = \"p\"\nlog_addresses = true");
+        let message = refusals("[users]\nalice = \"p\"\nbob = true");
         assert!(message.contains("belongs above [users]"), "{message}");
         let message = refusals("lifetimes = 5");
         assert!(message.contains("expected a table: write [lifetimes]"), "{message}");
@@ -357,6 +389,21 @@ mod tests {
         assert!(message.starts_with("turnpike.toml:1: max_flows: "), "{message}");
         let message = refusals("realm = \"a\nlisten = []");
         assert!(message.starts_with("turnpike.toml:1: "), "{message}");
+    }
+
+    #[test]
+    fn a_key_below_a_table_is_no_user_and_its_value_is_not_shown() {
+        for line in ["datapath = \"hunter2\"", "listen = [\"hunter2\"]", "log_addresses = true"] {
+            let (key, value) = line.split_once(" = ").unwrap();
+            let message = refusals(&format!("[users]\nalice = \"secret\"\n{line}\n"));
+            assert!(message.starts_with(&format!("turnpike.toml:3: {key}: ")), "{message}");
+            assert!(message.contains("belongs above the first [table]"), "{message}");
+            assert!(!message.contains(value) && !message.contains("hunter2"), "{message}");
+        }
+        assert_eq!(
+            refusals("[lifetimes]\ndefault = 5\nrealm = \"example.org\"\n"),
+            "turnpike.toml:3: realm: this key belongs above the first [table]: move the line up"
+        );
     }
 
     #[test]

@@ -25,7 +25,8 @@ use relay_common::{
     flow::{FlowKeyV4, FlowV4},
 };
 
-pub(super) use self::pin::{PinError, Pins, remove_leftovers};
+pub use self::pin::Pinned;
+pub(super) use self::pin::{PinError, Pins, pinned, remove_leftovers};
 use self::{
     attach::Attachment,
     counters::Counters,
@@ -135,7 +136,7 @@ impl Xdp {
         pins.pin("program", &self.program)?;
         // The links hold the program, and the program its maps.
         for Attachment { interface, link } in &self.attachments {
-            pins.pin(&format!("link-{}-{}", interface.ifindex, interface.name), link)?;
+            pins.pin(&format!("{}{}-{}", pin::LINK, interface.ifindex, interface.name), link)?;
         }
         Ok(())
     }

@@ -4,10 +4,12 @@
 //! what a crashed daemon left.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io,
     os::{
         fd::AsFd,
+        unix::ffi::OsStrExt as _,
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -23,6 +25,9 @@ use super::sys;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11u32 as libc::__fsword_t;
+
+/// How the names of pinned links begin.
+pub(super) const LINK: &str = "link-";
 
 /// This daemon's directory of pins. Dropping it removes pins and directory, and detaches nothing: a daemon that
 /// could not pin everything runs on without pins.
@@ -95,6 +100,41 @@ pub(crate) fn remove_leftovers(bpffs: &Path) -> Result<Vec<String>, PinError> {
         }
     }
     Ok(removed)
+}
+
+/// What one turnpike has pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Where.
+    pub directory: PathBuf,
+    /// Whether it runs. If not, it has crashed, and the next start removes the pins.
+    pub running: bool,
+    /// The ids of the programs that the pinned links attach.
+    pub programs: BTreeSet<u32>,
+}
+
+/// Looks at what is pinned below `bpffs`, of any ABI version, and changes nothing.
+pub(crate) fn pinned(bpffs: &Path) -> Result<Vec<Pinned>, PinError> {
+    check_bpffs(bpffs)?;
+    let mut found = Vec::new();
+    for directory in list(&root(bpffs))? {
+        let running = match lock(&directory) {
+            Ok(Some(_unlocked_at_once)) => false,
+            Ok(None) => continue,
+            Err(PinError::InUse(_)) => true,
+            Err(error) => return Err(error),
+        };
+        let mut programs = BTreeSet::new();
+        for path in list(&directory)? {
+            let is_link = path.file_name().is_some_and(|name| name.as_bytes().starts_with(LINK.as_bytes()));
+            if is_link {
+                let program = sys::obj_get(&path).and_then(sys::link_program);
+                programs.insert(program.map_err(|error| PinError::Io(path, error))?);
+            }
+        }
+        found.push(Pinned { directory, running, programs });
+    }
+    Ok(found)
 }
 
 fn root(bpffs: &Path) -> PathBuf {

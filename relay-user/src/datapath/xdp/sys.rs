@@ -14,6 +14,7 @@ use std::{
 // Commands and attach types of linux/bpf.h.
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_XDP: u32 = 37;
@@ -38,6 +39,23 @@ struct Object {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// `info` of `union bpf_attr`.
+#[repr(C)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, which the kernel cuts to the length asked for.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
 }
 
 /// `link_detach` of `union bpf_attr`.
@@ -76,9 +94,23 @@ pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The id of the program that a link attaches.
+pub(super) fn link_program(link: impl AsFd) -> io::Result<u32> {
+    let mut info = LinkInfo::default();
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &Info {
+            bpf_fd: link.as_fd().as_raw_fd() as u32,
+            info_len: size_of::<LinkInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        },
+    )?;
+    Ok(info.prog_id)
+}
+
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
     // SAFETY: the attributes live until the call returns; the kernel reads as many bytes as we say there are,
-    // and what they point to (paths) is alive in the callers above.
+    // and what they point to (paths, room for an answer) is alive in the callers above.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as libc::c_ulong)
     };
