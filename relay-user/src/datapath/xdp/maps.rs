@@ -48,7 +48,6 @@ pub(super) struct Loaded {
 /// # Errors
 /// In words: the verifier's answer, a missing privilege, a map that is too large.
 pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<Loaded, String> {
-    raise_memlock_limit();
     let slots = with_room_for_retired(max_flows);
     let max_ifindex = targets.iter().map(|target| target.ifindex).max().unwrap_or_default();
     let mut ebpf = EbpfLoader::new()
@@ -194,13 +193,6 @@ fn map_words(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<Mapped, String> {
         _ => Err(MapError::InvalidMapType { map_type: 0 }),
     })?;
     Mapped::new(map.fd(), len).map_err(|error| format!("map {name}: mmap: {error}"))
-}
-
-/// Before Linux 5.11 maps count against this limit, which is far too low by default.
-fn raise_memlock_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: passes a valid structure. Without the privilege it fails, and so will creating a large map, loudly.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
 }
 
 /// Whether the kernel has not the memory for a map, or no map may have so many entries.
