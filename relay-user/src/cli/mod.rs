@@ -16,9 +16,13 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
-use crate::control::config::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS};
+use crate::control::{
+    client,
+    config::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -116,6 +120,18 @@ fn start_log(level: Option<&str>) {
         // Told on the same stderr, it would panic: a full disk must not end the daemon.
         .log_internal_errors(false)
         .init();
+}
+
+/// Asks the running daemon for a `T` and prints the answer as it came, or as `describe` puts it.
+fn query<T: DeserializeOwned>(
+    options: &QueryOptions,
+    target: &str,
+    describe: fn(&T) -> String,
+) -> anyhow::Result<ExitCode> {
+    let (json, answer) = runtime()?.block_on(client::get(&options.admin_socket, target))?;
+    let text = if options.json { format!("{json}\n") } else { describe(&answer) };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to stdout. A reader that has seen enough (`| head -1`) is no error.

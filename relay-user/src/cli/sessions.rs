@@ -3,27 +3,17 @@
 use std::process::ExitCode;
 
 use super::{
-    QueryOptions, print,
+    QueryOptions,
     status::share,
     table::{duration, table},
 };
 use crate::{
-    control::{
-        client,
-        status::{Session, Sessions},
-    },
+    control::status::{Session, Sessions},
     datapath::Traffic,
 };
 
 pub(super) fn sessions(options: &QueryOptions) -> anyhow::Result<ExitCode> {
-    let answer = client::get::<Sessions>(&options.admin_socket, "/api/v1/sessions");
-    let (json, sessions) = super::runtime()?.block_on(answer)?;
-    if options.json {
-        print(&format!("{json}\n"))?;
-    } else {
-        print(&describe(&sessions))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    super::query(options, "/api/v1/sessions", describe)
 }
 
 fn describe(sessions: &Sessions) -> String {

@@ -3,23 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 use super::{
-    QueryOptions, print,
+    QueryOptions,
     table::{duration, table},
 };
-use crate::{
-    control::{client, status::Status},
-    datapath::Traffic,
-};
+use crate::{control::status::Status, datapath::Traffic};
 
 pub(super) fn status(options: &QueryOptions) -> anyhow::Result<ExitCode> {
-    let answer = client::get::<Status>(&options.admin_socket, "/api/v1/status");
-    let (json, status) = super::runtime()?.block_on(answer)?;
-    if options.json {
-        print(&format!("{json}\n"))?;
-    } else {
-        print(&describe(&status))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    super::query(options, "/api/v1/status", describe)
 }
 
 fn describe(status: &Status) -> String {
