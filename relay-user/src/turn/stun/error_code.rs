@@ -41,6 +41,8 @@ error_codes! {
     UnsupportedTransport = 442, "Unsupported Transport Protocol";
     /// The peer's family is not that of the relayed address.
     PeerAddressFamilyMismatch = 443, "Peer Address Family Mismatch";
+    /// The user has as many allocations as one may have.
+    AllocationQuotaReached = 486, "Allocation Quota Reached";
     /// No port, or no room.
     InsufficientCapacity = 508, "Insufficient Capacity";
 }
