@@ -7,8 +7,8 @@ use std::{collections::HashMap, hint::black_box, net::SocketAddr};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{SeedableRng, rngs::StdRng};
 use relay_user::turn::{
-    ChannelNumber, ClientAddr, Config, Credentials, FiveTuple, Lifetimes, LongTermKey, Output, PeerAddr,
-    PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
+    ChannelNumber, ClientAddr, Config, Credentials, FiveTuple, IpMeta, Lifetimes, Limits, LongTermKey,
+    Output, PeerAddr, PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
     channel_data::ChannelData,
     stun::{AttributeType, Class, Header, Message, MessageWriter, Method, TransactionId},
 };
@@ -35,6 +35,9 @@ fn server() -> Server {
         listeners: vec![listener()],
         host_addresses: Vec::new(),
         lifetimes: Lifetimes::default(),
+        limits: Limits::default(),
+        alternate_servers: Vec::new(),
+        min_ipv6_mtu: 1280,
         strict_permissions: false,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
@@ -96,7 +99,7 @@ impl Client {
 
     /// Gives the server a datagram and returns the answer.
     fn exchange(&self, server: &mut Server, datagram: &[u8]) -> Vec<u8> {
-        server.handle_client(NOW, self.five_tuple, datagram);
+        server.handle_client(NOW, self.five_tuple, IpMeta::default(), datagram);
         drain(server).expect("an answer")
     }
 
@@ -189,32 +192,32 @@ fn relay(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     group.bench_function("channel_data_to_peer", |b| {
         b.iter(|| {
-            server.handle_client(NOW, client.five_tuple, black_box(&channel_data));
+            server.handle_client(NOW, client.five_tuple, IpMeta::default(), black_box(&channel_data));
             drain(&mut server)
         });
     });
     group.bench_function("send_indication_to_peer", |b| {
         b.iter(|| {
-            server.handle_client(NOW, client.five_tuple, black_box(&indication));
+            server.handle_client(NOW, client.five_tuple, IpMeta::default(), black_box(&indication));
             drain(&mut server)
         });
     });
     group.bench_function("peer_to_channel_data", |b| {
         b.iter(|| {
-            server.handle_peer(NOW, relayed, PeerAddr(peer()), black_box(PAYLOAD));
+            server.handle_peer(NOW, relayed, PeerAddr(peer()), IpMeta::default(), black_box(PAYLOAD));
             drain(&mut server)
         });
     });
     group.bench_function("peer_to_data_indication", |b| {
         let unbound = PeerAddr(SocketAddr::new(peer().ip(), 5001));
         b.iter(|| {
-            server.handle_peer(NOW, relayed, unbound, black_box(PAYLOAD));
+            server.handle_peer(NOW, relayed, unbound, IpMeta::default(), black_box(PAYLOAD));
             drain(&mut server)
         });
     });
     group.bench_function("hairpin", |b| {
         b.iter(|| {
-            server.handle_client(NOW, other.five_tuple, black_box(&channel_data));
+            server.handle_client(NOW, other.five_tuple, IpMeta::default(), black_box(&channel_data));
             drain(&mut server)
         });
     });

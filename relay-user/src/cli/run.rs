@@ -23,7 +23,7 @@ use crate::{
     },
     datapath::{self, XdpOptions},
     net::{Driver, DriverOptions, bind_listener},
-    turn::{self, Credentials, Lifetimes, PeerPolicy, Server},
+    turn::{self, Credentials, Lifetimes, Limits, PeerPolicy, Server},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -124,7 +124,11 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
             max: seconds(lifetimes.max),
             permission: seconds(lifetimes.permission),
             channel: seconds(lifetimes.channel),
+            ..Lifetimes::default()
         },
+        limits: Limits::default(),
+        alternate_servers: Vec::new(),
+        min_ipv6_mtu: 1280,
         strict_permissions: configuration.strict_permissions,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),

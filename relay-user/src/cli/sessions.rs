@@ -43,12 +43,14 @@ fn row(session: &Session) -> Vec<String> {
         a += b;
         a
     };
+    let relayed = session.relayed.iter().map(|one| one.external.unwrap_or(one.address).to_string());
+    let last = session.relayed.iter().map(|one| one.expires_in_seconds).max().unwrap_or(0);
     vec![
         session.id.to_string(),
         session.user.clone(),
         session.client.to_string(),
-        session.external.unwrap_or(session.relayed).to_string(),
-        duration(session.expires_in_seconds),
+        relayed.collect::<Vec<_>>().join(" "),
+        duration(last),
         session.permissions.len().to_string(),
         session.channels.len().to_string(),
         (fast.to_peer.packets + slow.to_peer.packets).to_string(),
@@ -64,7 +66,7 @@ mod tests {
     #[test]
     fn a_session_is_one_line_with_the_address_that_peers_see() {
         let json = r#"{"sessions":[{"id":3,"user":"alice","client":"198.18.1.2:4000","server":"198.18.1.1:3478",
-            "transport":"udp","relayed":"10.0.0.5:50000","external":"203.0.113.7:50000","expires_in_seconds":599,
+            "transport":"udp","relayed":[{"address":"10.0.0.5:50000","external":"203.0.113.7:50000","expires_in_seconds":599}],
             "permissions":[{"peer":"198.18.2.2","expires_in_seconds":299}],
             "channels":[{"number":"0x4000","peer":"198.18.2.2:3480","expires_in_seconds":599}],
             "fast_path":{"to_peer":{"packets":9,"bytes":900},"to_client":{"packets":9,"bytes":900}},

@@ -79,12 +79,8 @@ pub struct Session {
     pub server: SocketAddr,
     /// How the client reaches the server.
     pub transport: String,
-    /// The relayed transport address on this host.
-    pub relayed: SocketAddr,
-    /// The relayed transport address as the client was told, where an external address stands for it.
-    pub external: Option<SocketAddr>,
-    /// Seconds to its end, rounded up.
-    pub expires_in_seconds: u64,
+    /// The relayed transport addresses: one, or one of each family.
+    pub relayed: Vec<RelayedStatus>,
     /// Live permissions.
     pub permissions: Vec<PermissionStatus>,
     /// Live channel bindings.
@@ -93,6 +89,17 @@ pub struct Session {
     pub fast_path: SessionTraffic,
     /// Relayed by the daemon.
     pub slow_path: SessionTraffic,
+}
+
+/// One relayed transport address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayedStatus {
+    /// On this host.
+    pub address: SocketAddr,
+    /// As the client was told, where an external address stands for it.
+    pub external: Option<SocketAddr>,
+    /// Seconds to its end, rounded up.
+    pub expires_in_seconds: u64,
 }
 
 /// One permission.

@@ -31,8 +31,8 @@ use crate::{
     },
     datapath::{Datapath, InstallError},
     turn::{
-        AuthenticationFailure, ClientAddr, Event, FiveTuple, Flow, FlowId, OpenError, Output, PeerAddr,
-        RelayedAddr, Server, ServerAddr, Transport,
+        AuthenticationFailure, ClientAddr, Event, FiveTuple, Flow, FlowId, IpMeta, OpenError, Output,
+        PeerAddr, RelayedAddr, Server, ServerAddr, Transport,
     },
 };
 
@@ -246,9 +246,11 @@ impl State {
         match source {
             Source::Listener(server) => {
                 let five_tuple = FiveTuple { client: ClientAddr(from), server, transport: Transport::Udp };
-                self.server.handle_client(now, five_tuple, data);
+                self.server.handle_client(now, five_tuple, IpMeta::default(), data);
             }
-            Source::Relayed(relayed) => self.server.handle_peer(now, relayed, PeerAddr(from), data),
+            Source::Relayed(relayed) => {
+                self.server.handle_peer(now, relayed, PeerAddr(from), IpMeta::default(), data)
+            }
         }
         self.drain(now);
     }
@@ -276,12 +278,12 @@ impl State {
     fn drain(&mut self, now: BootNanos) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::ToClient { five_tuple, datagram } => {
+                Output::ToClient { five_tuple, datagram, .. } => {
                     let socket = self.listeners.get(&five_tuple.server.0);
                     let sent = socket.map(|socket| udp::send(socket, &datagram, five_tuple.client.0));
                     self.note_sent(now, sent, five_tuple.client.0);
                 }
-                Output::ToPeer { relayed, peer, data } => {
+                Output::ToPeer { relayed, peer, data, .. } => {
                     let sent = self.relayed.get(&relayed).map(|open| udp::send(&open.socket, &data, peer.0));
                     self.note_sent(now, sent, peer.0);
                 }
@@ -289,9 +291,9 @@ impl State {
                     let result = self.open_relayed(now, relayed);
                     self.server.relayed_address_opened(now, relayed, result);
                 }
-                Output::CloseRelayed { allocation, relayed } => {
+                Output::Icmp(_) => {}
+                Output::CloseRelayed { relayed } => {
                     self.datapath.remove_relayed(relayed);
-                    self.datapath.forget_allocation(allocation);
                     if let Some(open) = self.relayed.remove(&relayed) {
                         self.counts.receive_buffer_full += receive_drops(&open.socket);
                         open.reader.abort();
@@ -396,20 +398,23 @@ impl State {
                 allocation = allocation.0,
                 client = self.shown(five_tuple.client.0),
                 server = %five_tuple.server,
-                %relayed,
+                ?relayed,
                 user = username,
                 "allocation created"
             ),
-            Event::AllocationEnded { allocation, reason, .. } => {
-                tracing::info!(allocation = allocation.0, ?reason, "allocation ended");
+            Event::AllocationEnded(record) => {
+                self.datapath.forget_allocation(record.allocation);
+                tracing::info!(allocation = record.allocation.0, reason = ?record.reason, "allocation ended");
             }
-            Event::AuthenticationFailed { five_tuple, cause } => {
+            Event::AuthenticationFailed { five_tuple, cause, .. } => {
                 let client = self.shown(five_tuple.client.0);
                 match cause {
                     AuthenticationFailure::StaleNonce => {
                         tracing::debug!(client, ?cause, "authentication failed")
                     }
-                    AuthenticationFailure::UnknownUser | AuthenticationFailure::WrongPassword => {
+                    AuthenticationFailure::UnknownUser
+                    | AuthenticationFailure::WrongPassword
+                    | AuthenticationFailure::ExpiredCredential => {
                         if let Some(suppressed) = self.limits.authentication.admit(now) {
                             tracing::warn!(client, ?cause, suppressed, "authentication failed");
                         }

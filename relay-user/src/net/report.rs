@@ -6,8 +6,8 @@ use relay_common::clock::BootNanos;
 
 use crate::{
     control::status::{
-        ChannelStatus, DatapathStatus, InterfaceStatus, PermissionStatus, Session, SessionTraffic, Sessions,
-        Status,
+        ChannelStatus, DatapathStatus, InterfaceStatus, PermissionStatus, RelayedStatus, Session,
+        SessionTraffic, Sessions, Status,
     },
     datapath::{Counts, Datapath, Opened},
     turn::{self, Server},
@@ -110,6 +110,11 @@ pub(super) fn sessions(server: &Server, datapath: &mut dyn Datapath, now: BootNa
 fn describe(session: turn::Session, datapath: &mut dyn Datapath, now: BootNanos) -> Session {
     let expires_in = |expires: BootNanos| expires.saturating_sub(now).div_ceil(1_000_000_000);
     let (to_peer, to_client) = datapath.allocation_traffic(session.allocation);
+    let relayed = session.relayed.iter().map(|relayed| RelayedStatus {
+        address: relayed.address.0,
+        external: relayed.external,
+        expires_in_seconds: expires_in(relayed.expires),
+    });
     let permissions = session
         .permissions
         .iter()
@@ -125,9 +130,7 @@ fn describe(session: turn::Session, datapath: &mut dyn Datapath, now: BootNanos)
         client: session.five_tuple.client.0,
         server: session.five_tuple.server.0,
         transport: session.five_tuple.transport.to_string(),
-        relayed: session.relayed.0,
-        external: session.external,
-        expires_in_seconds: expires_in(session.expires),
+        relayed: relayed.collect(),
         permissions: permissions.collect(),
         channels: channels.collect(),
         fast_path: SessionTraffic { to_peer, to_client },

@@ -1,6 +1,9 @@
 //! Addresses and numbers that must not be mixed up, each a type of its own.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use relay_common::channel_data::{CHANNEL_MAX, CHANNEL_MIN, RFC5766_CHANNEL_MAX};
 
@@ -19,6 +22,28 @@ impl fmt::Display for Transport {
     }
 }
 
+/// An address family, as REQUESTED-ADDRESS-FAMILY numbers them (RFC 8656 section 18.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4 = 1,
+    /// IPv6.
+    V6 = 2,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
 /// The client's transport address as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientAddr(pub SocketAddr);
@@ -31,6 +56,13 @@ pub struct ServerAddr(pub SocketAddr);
 /// an external address).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayedAddr(pub SocketAddr);
+
+impl RelayedAddr {
+    /// Its address family.
+    pub const fn family(self) -> Family {
+        Family::of(self.0.ip())
+    }
+}
 
 /// A peer's transport address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,12 +10,14 @@ use std::{
 use relay_common::clock::BootNanos;
 
 use super::{
-    address::{ChannelNumber, FiveTuple, PeerAddr, RelayedAddr},
+    address::{ChannelNumber, Family, FiveTuple, PeerAddr, RelayedAddr},
     channel::{Channel, Channels},
     flow::{AllocationId, Direction, Flow, FlowId},
     output::{EndReason, Event, Output},
+    own_addresses::OwnAddresses,
     permission::Permissions,
-    stun::TransactionId,
+    session::{Session, SessionChannel, SessionRecord, SessionRelayed},
+    stun::{ErrorCode, TransactionId},
     timers::{Timer, Timers},
     traffic::Traffic,
 };
@@ -27,72 +29,91 @@ pub(super) struct Effects {
     pub(super) outputs: VecDeque<Output>,
 }
 
-/// One client's relayed transport address and what it may be used for.
+/// One client's relayed transport addresses and what they may be used for.
 #[derive(Debug)]
 pub(super) struct Allocation {
-    pub(super) id: AllocationId,
-    pub(super) five_tuple: FiveTuple,
-    pub(super) relayed: RelayedAddr,
-    pub(super) username: Arc<str>,
-    /// Of the Allocate request that made it: the same again is a retransmission.
-    pub(super) transaction_id: TransactionId,
-    /// The client asked for an IPv6 address beside the IPv4 one.
-    pub(super) wanted_ipv6: bool,
+    pub(super) origin: Origin,
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
-    expires: BootNanos,
-    permissions: Permissions,
+    started: BootNanos,
+    /// By [`Family`]: at least one, until the allocation ends.
+    relayed: [Option<Relayed>; 2],
+    /// Those that were deleted or expired before the rest.
+    ended: Vec<(RelayedAddr, BootNanos)>,
     channels: Channels,
+    /// The first peers permitted, each once, and the number of all.
+    peers: Vec<IpAddr>,
 }
 
-/// What makes an allocation.
-pub(super) struct NewAllocation {
+/// The Allocate request that an allocation was made for.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
     pub(super) id: AllocationId,
     pub(super) five_tuple: FiveTuple,
-    pub(super) relayed: RelayedAddr,
     pub(super) username: Arc<str>,
+    /// The same again is a retransmission.
     pub(super) transaction_id: TransactionId,
-    pub(super) wanted_ipv6: bool,
+    /// The family that was asked for too and could not be had, and why.
+    pub(super) missing: Option<(Family, ErrorCode)>,
+}
+
+/// One relayed transport address.
+#[derive(Debug)]
+struct Relayed {
+    address: RelayedAddr,
+    expires: BootNanos,
+    permissions: Permissions,
 }
 
 impl Allocation {
-    /// An allocation without permissions and channels.
-    pub(super) fn new(new: NewAllocation, expires: BootNanos, effects: &mut Effects) -> Self {
-        let NewAllocation { id, five_tuple, relayed, username, transaction_id, wanted_ipv6 } = new;
-        effects.timers.set(Timer::Allocation(id), None, Some(expires));
+    /// An allocation without permissions and channels. `addresses`: one, or one of each family.
+    pub(super) fn new(
+        origin: Origin,
+        addresses: &[RelayedAddr],
+        now: BootNanos,
+        expires: BootNanos,
+        effects: &mut Effects,
+    ) -> Self {
+        let mut relayed = [None, None];
+        for &address in addresses {
+            let family = address.family();
+            effects.timers.set(Timer::Relayed(origin.id, family), None, Some(expires));
+            relayed[index(family)] = Some(Relayed { address, expires, permissions: Permissions::default() });
+        }
         effects.outputs.push_back(Output::Event(Event::AllocationCreated {
-            allocation: id,
-            five_tuple,
-            relayed,
-            username: username.to_string(),
+            allocation: origin.id,
+            five_tuple: origin.five_tuple,
+            relayed: addresses.to_vec(),
+            username: origin.username.to_string(),
         }));
         Self {
-            id,
-            five_tuple,
-            relayed,
-            username,
-            transaction_id,
-            wanted_ipv6,
+            origin,
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
-            expires,
-            permissions: Permissions::default(),
+            started: now,
+            relayed,
+            ended: Vec::new(),
             channels: Channels::default(),
+            peers: Vec::new(),
         }
     }
 
-    /// Moves the end of the allocation. Permissions and channels keep theirs (RFC 8656 section 8).
-    pub(super) fn refresh(&mut self, expires: BootNanos, effects: &mut Effects) {
-        effects.timers.set(Timer::Allocation(self.id), Some(self.expires), Some(expires));
-        self.expires = expires;
-        let numbers: Vec<_> = self.channels.iter().map(|channel| channel.number).collect();
-        self.settle_flows(&numbers, effects);
+    /// Moves the end of a relayed address. Permissions and channels keep theirs (RFC 8656 section 8).
+    pub(super) fn refresh(&mut self, family: Family, expires: BootNanos, effects: &mut Effects) {
+        let Some(relayed) = &mut self.relayed[index(family)] else { return };
+        effects.timers.set(Timer::Relayed(self.origin.id, family), Some(relayed.expires), Some(expires));
+        relayed.expires = expires;
+        self.settle_flows(&self.channels.numbers_of_family(family), effects);
     }
 
-    /// Installs or prolongs a permission.
+    /// Installs or prolongs a permission. Does nothing without a relayed address of the peer's family.
     pub(super) fn permit(&mut self, ip: IpAddr, until: BootNanos, effects: &mut Effects) {
-        let (old, new) = self.permissions.install(ip, until);
-        effects.timers.set(Timer::Permission(self.id, ip), old, Some(new));
+        let Some(relayed) = &mut self.relayed[index(Family::of(ip))] else { return };
+        let (old, new) = relayed.permissions.install(ip, until);
+        effects.timers.set(Timer::Permission(self.origin.id, ip), old, Some(new));
+        if !self.peers.contains(&ip) && self.peers.len() < SessionRecord::MAX_PEERS {
+            self.peers.push(ip);
+        }
         self.settle_flows(&self.channels.numbers_of_ip(ip), effects);
     }
 
@@ -106,90 +127,178 @@ impl Allocation {
         effects: &mut Effects,
     ) {
         let old = self.channels.bind(number, peer, hairpin, channel_until);
-        effects.timers.set(Timer::Channel(self.id, number), old, Some(channel_until));
+        effects.timers.set(Timer::Channel(self.origin.id, number), old, Some(channel_until));
         // Settles the flows, for both ends have moved now.
         self.permit(peer.0.ip(), permission_until, effects);
     }
 
     /// The permission's deadline has come.
     pub(super) fn permission_expired(&mut self, ip: IpAddr, effects: &mut Effects) {
-        self.permissions.remove(ip);
+        if let Some(relayed) = &mut self.relayed[index(Family::of(ip))] {
+            relayed.permissions.remove(ip);
+        }
         self.settle_flows(&self.channels.numbers_of_ip(ip), effects);
     }
 
     /// The channel's deadline has come.
     pub(super) fn channel_expired(&mut self, number: ChannelNumber, effects: &mut Effects) {
-        if let Some(channel) = self.channels.remove(number)
-            && channel.flows_until.is_some()
-        {
-            self.emit_flows(&channel, None, effects);
+        if let Some(channel) = self.channels.remove(number) {
+            self.remove_flows(&channel, effects);
         }
     }
 
-    /// Ends the allocation and everything in it: flows first, then the relayed address. Its own deadline may
-    /// have been taken out already.
-    fn end(self, reason: EndReason, effects: &mut Effects) {
-        if reason != EndReason::Expired {
-            effects.timers.set(Timer::Allocation(self.id), Some(self.expires), None);
-        }
-        for (ip, expires) in self.permissions.iter() {
-            effects.timers.set(Timer::Permission(self.id, ip), Some(expires), None);
-        }
-        for channel in self.channels.iter() {
-            effects.timers.set(Timer::Channel(self.id, channel.number), Some(channel.expires), None);
-            if channel.flows_until.is_some() {
-                self.emit_flows(channel, None, effects);
+    /// Ends a relayed address with its permissions and channels, flows first. Its own deadline may have been
+    /// taken out already (`reason` says so).
+    fn end_relayed(
+        &mut self,
+        family: Family,
+        now: BootNanos,
+        reason: EndReason,
+        effects: &mut Effects,
+    ) -> Option<RelayedAddr> {
+        for number in self.channels.numbers_of_family(family) {
+            if let Some(channel) = self.channels.remove(number) {
+                let timer = Timer::Channel(self.origin.id, number);
+                effects.timers.set(timer, Some(channel.expires), None);
+                self.remove_flows(&channel, effects);
             }
         }
-        let Self { id: allocation, relayed, five_tuple, .. } = self;
-        effects.outputs.push_back(Output::CloseRelayed { allocation, relayed });
-        effects.outputs.push_back(Output::Event(Event::AllocationEnded { allocation, five_tuple, reason }));
+        let Relayed { address, expires, permissions } = self.relayed[index(family)].take()?;
+        if reason != EndReason::Expired {
+            effects.timers.set(Timer::Relayed(self.origin.id, family), Some(expires), None);
+        }
+        for (ip, expires) in permissions.iter() {
+            effects.timers.set(Timer::Permission(self.origin.id, ip), Some(expires), None);
+        }
+        self.ended.push((address, now));
+        effects.outputs.push_back(Output::CloseRelayed { relayed: address });
+        Some(address)
     }
 
     /// Brings the installed flows of these channels in line: both directions until the earliest end of
-    /// allocation, channel and permission, or none.
+    /// relayed address, channel and permission, or none.
     fn settle_flows(&mut self, numbers: &[ChannelNumber], effects: &mut Effects) {
         for &number in numbers {
-            let Some(channel) = self.channels.get_mut(number) else { continue };
-            let permitted_until = self.permissions.expires(channel.peer.0.ip());
-            let until = permitted_until.map(|until| until.min(channel.expires).min(self.expires));
-            if channel.flows_until != until {
+            let Some(channel) = self.channels.get(number).copied() else { continue };
+            let peer = channel.peer.0.ip();
+            let Some(relayed) = &self.relayed[index(Family::of(peer))] else { continue };
+            let permitted_until = relayed.permissions.expires(peer);
+            let until = permitted_until.map(|until| until.min(channel.expires).min(relayed.expires));
+            if channel.flows_until == until {
+                continue;
+            }
+            match until {
+                Some(expires) => {
+                    for id in self.flows_of(&channel, relayed.address) {
+                        let flow = Flow { id, allocation: self.origin.id, expires, hairpin: channel.hairpin };
+                        effects.outputs.push_back(Output::InstallFlow(flow));
+                    }
+                }
+                None => self.remove_flows(&channel, effects),
+            }
+            if let Some(channel) = self.channels.get_mut(number) {
                 channel.flows_until = until;
-                let channel = *channel;
-                self.emit_flows(&channel, until, effects);
             }
         }
     }
 
-    fn emit_flows(&self, channel: &Channel, until: Option<BootNanos>, effects: &mut Effects) {
-        for direction in [Direction::ToPeer, Direction::ToClient] {
-            let id = FlowId {
-                direction,
-                five_tuple: self.five_tuple,
-                relayed: self.relayed,
-                peer: channel.peer,
-                channel: channel.number,
-            };
-            effects.outputs.push_back(match until {
-                Some(expires) => {
-                    Output::InstallFlow(Flow { id, allocation: self.id, expires, hairpin: channel.hairpin })
-                }
-                None => Output::RemoveFlow(id),
-            });
+    fn remove_flows(&self, channel: &Channel, effects: &mut Effects) {
+        let relayed = self.relayed(Family::of(channel.peer.0.ip()));
+        if let (Some(relayed), Some(_)) = (relayed, channel.flows_until) {
+            effects.outputs.extend(self.flows_of(channel, relayed).map(Output::RemoveFlow));
         }
     }
 
-    pub(super) const fn expires(&self) -> BootNanos {
-        self.expires
+    fn flows_of(&self, channel: &Channel, relayed: RelayedAddr) -> [FlowId; 2] {
+        let five_tuple = self.origin.five_tuple;
+        [Direction::ToPeer, Direction::ToClient].map(|direction| FlowId {
+            direction,
+            five_tuple,
+            relayed,
+            peer: channel.peer,
+            channel: channel.number,
+        })
     }
 
-    pub(super) const fn permissions(&self) -> &Permissions {
-        &self.permissions
+    /// The relayed address of a family.
+    pub(super) fn relayed(&self, family: Family) -> Option<RelayedAddr> {
+        self.relayed[index(family)].as_ref().map(|relayed| relayed.address)
+    }
+
+    /// Every relayed address with its end: IPv4 first.
+    pub(super) fn relayed_addresses(&self) -> impl Iterator<Item = (RelayedAddr, BootNanos)> + '_ {
+        self.relayed.iter().flatten().map(|relayed| (relayed.address, relayed.expires))
+    }
+
+    /// Whether there is a live permission for the address.
+    pub(super) fn permits(&self, ip: IpAddr) -> bool {
+        self.relayed[index(Family::of(ip))].as_ref().is_some_and(|relayed| relayed.permissions.contains(ip))
+    }
+
+    /// Live permissions with their ends.
+    pub(super) fn permissions(&self) -> impl Iterator<Item = (IpAddr, BootNanos)> + '_ {
+        self.relayed.iter().flatten().flat_map(|relayed| relayed.permissions.iter())
+    }
+
+    /// Number of live permissions.
+    pub(super) fn permission_count(&self) -> usize {
+        self.relayed.iter().flatten().map(|relayed| relayed.permissions.len()).sum()
     }
 
     pub(super) const fn channels(&self) -> &Channels {
         &self.channels
     }
+
+    /// What an operator may see of it now.
+    pub(super) fn session(&self, own: &OwnAddresses) -> Session {
+        Session {
+            allocation: self.origin.id,
+            username: self.origin.username.to_string(),
+            five_tuple: self.origin.five_tuple,
+            relayed: self.relayed_addresses().map(|relayed| shown(relayed, own)).collect(),
+            permissions: self.permissions().collect(),
+            channels: self
+                .channels
+                .iter()
+                .map(|channel| SessionChannel {
+                    number: channel.number,
+                    peer: channel.peer,
+                    expires: channel.expires,
+                })
+                .collect(),
+            to_peer: self.to_peer,
+            to_client: self.to_client,
+        }
+    }
+
+    /// What is to be remembered of it, once every relayed address has ended.
+    fn record(self, realm: &str, own: &OwnAddresses, ended: BootNanos, reason: EndReason) -> SessionRecord {
+        SessionRecord {
+            allocation: self.origin.id,
+            username: self.origin.username.to_string(),
+            realm: realm.to_owned(),
+            five_tuple: self.origin.five_tuple,
+            relayed: self.ended.iter().map(|&relayed| shown(relayed, own)).collect(),
+            peer_count: self.peers.len(),
+            peers: self.peers,
+            started: self.started,
+            ended,
+            reason,
+            to_peer: self.to_peer,
+            to_client: self.to_client,
+        }
+    }
+}
+
+const fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+fn shown((address, expires): (RelayedAddr, BootNanos), own: &OwnAddresses) -> SessionRelayed {
+    SessionRelayed { address, external: own.external(address), expires }
 }
 
 /// Live allocations, by each of their names.
@@ -202,23 +311,32 @@ pub(super) struct Allocations {
 
 impl Allocations {
     pub(super) fn insert(&mut self, allocation: Allocation) {
-        self.by_five_tuple.insert(allocation.five_tuple, allocation.id);
-        self.by_relayed.insert(allocation.relayed, allocation.id);
-        self.by_id.insert(allocation.id, allocation);
+        let id = allocation.origin.id;
+        self.by_five_tuple.insert(allocation.origin.five_tuple, id);
+        self.by_relayed.extend(allocation.relayed_addresses().map(|(relayed, _)| (relayed, id)));
+        self.by_id.insert(id, allocation);
     }
 
-    /// Ends an allocation and returns the relayed address that is free now.
-    pub(super) fn end(
+    /// Ends one relayed address of an allocation, and with the last one the allocation. Returns the address,
+    /// which is free now.
+    pub(super) fn end_relayed(
         &mut self,
         id: AllocationId,
-        reason: EndReason,
+        family: Family,
+        (now, reason): (BootNanos, EndReason),
+        (realm, own): (&str, &OwnAddresses),
         effects: &mut Effects,
     ) -> Option<RelayedAddr> {
-        let allocation = self.by_id.remove(&id)?;
-        self.by_five_tuple.remove(&allocation.five_tuple);
-        self.by_relayed.remove(&allocation.relayed);
-        let relayed = allocation.relayed;
-        allocation.end(reason, effects);
+        let allocation = self.by_id.get_mut(&id)?;
+        let relayed = allocation.end_relayed(family, now, reason, effects)?;
+        self.by_relayed.remove(&relayed);
+        if allocation.relayed_addresses().next().is_none()
+            && let Some(allocation) = self.by_id.remove(&id)
+        {
+            self.by_five_tuple.remove(&allocation.origin.five_tuple);
+            let record = allocation.record(realm, own, now, reason);
+            effects.outputs.push_back(Output::Event(Event::AllocationEnded(Box::new(record))));
+        }
         Some(relayed)
     }
 

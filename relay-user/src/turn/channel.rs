@@ -7,7 +7,7 @@ use std::{
 
 use relay_common::clock::BootNanos;
 
-use super::address::{ChannelNumber, PeerAddr};
+use super::address::{ChannelNumber, Family, PeerAddr};
 
 /// A channel binding.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,12 @@ impl Channels {
     pub(super) fn numbers_of_ip(&self, ip: IpAddr) -> Vec<ChannelNumber> {
         let port = |port| PeerAddr(SocketAddr::new(ip, port));
         self.by_peer.range(port(0)..=port(u16::MAX)).map(|(_, &number)| number).collect()
+    }
+
+    /// The numbers that are bound to peers of this family.
+    pub(super) fn numbers_of_family(&self, family: Family) -> Vec<ChannelNumber> {
+        let of_family = self.by_peer.iter().filter(|(peer, _)| Family::of(peer.0.ip()) == family);
+        of_family.map(|(_, &number)| number).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> + '_ {

@@ -29,6 +29,14 @@ pub struct Config {
     pub host_addresses: Vec<IpAddr>,
     /// How long things last.
     pub lifetimes: Lifetimes,
+    /// How much clients may have.
+    pub limits: Limits,
+    /// Where Allocate requests are sent instead (300 with ALTERNATE-SERVER, RFC 8489 section 10); empty to
+    /// serve them here. At most one address of each family.
+    pub alternate_servers: Vec<SocketAddr>,
+    /// The lowest MTU to expect on IPv6 paths: what came as IPv4 with DF=0 is sent in fragments of at most so
+    /// many bytes (RFC 7915 section 4.1).
+    pub min_ipv6_mtu: u16,
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
@@ -49,16 +57,55 @@ pub struct Lifetimes {
     pub permission: Duration,
     /// A channel.
     pub channel: Duration,
+    /// A nonce: at most an hour (RFC 8656 section 5).
+    pub nonce: Duration,
+}
+
+/// How much clients may have. Zero is no limit, except where said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations of all users: 508 beyond.
+    pub allocations: u32,
+    /// Allocations of one user: 486 beyond. Users of time-limited credentials are told apart by the part after
+    /// the time.
+    pub allocations_per_user: u32,
+    /// Permissions of one allocation at a time, at least 1: 508 beyond.
+    pub permissions: u32,
+    /// Channels of one allocation at a time, at least 1: 508 beyond.
+    pub channels: u32,
+    /// Application bytes per second of one allocation, both directions together: what exceeds it is dropped.
+    pub bytes_per_second: u64,
+    /// Application bytes that may come at once on top of that rate.
+    pub burst: u64,
+    /// Responses per second to unauthenticated requests of one source (IPv4 address, IPv6 /64).
+    pub unauthenticated_per_second: u32,
+}
+
+impl Default for Limits {
+    /// 1024 permissions and channels (more than any ICE agent has candidates to try), 200 unauthenticated
+    /// responses per second; the rest without limit.
+    fn default() -> Self {
+        Self {
+            allocations: 0,
+            allocations_per_user: 0,
+            permissions: 1024,
+            channels: 1024,
+            bytes_per_second: 0,
+            burst: 0,
+            unauthenticated_per_second: 200,
+        }
+    }
 }
 
 impl Default for Lifetimes {
-    /// RFC 8656's: 600 s, at most 3600 s, 300 s, 600 s.
+    /// RFC 8656's: 600 s, at most 3600 s, 300 s, 600 s; nonces an hour.
     fn default() -> Self {
         Self {
             default: Duration::from_secs(600),
             max: Duration::from_secs(3600),
             permission: Duration::from_secs(300),
             channel: Duration::from_secs(600),
+            nonce: Duration::from_secs(3600),
         }
     }
 }
@@ -150,8 +197,8 @@ impl Config {
                 return Err(ConfigError::ExternalAddress { external });
             }
         }
-        let Lifetimes { default, max, permission, channel } = self.lifetimes;
-        if max < default || [default, permission, channel].contains(&Duration::ZERO) {
+        let Lifetimes { default, max, permission, channel, nonce } = self.lifetimes;
+        if max < default || [default, permission, channel, nonce].contains(&Duration::ZERO) {
             return Err(ConfigError::Lifetimes);
         }
         Ok(())

@@ -9,6 +9,8 @@ mod config;
 mod credentials;
 mod drops;
 mod flow;
+mod icmp;
+mod ip;
 mod nonce;
 mod output;
 mod own_addresses;
@@ -23,12 +25,16 @@ pub mod stun;
 mod timers;
 mod traffic;
 
-pub use address::{ChannelNumber, ClientAddr, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport};
-pub use config::{Config, ConfigError, Lifetimes};
+pub use address::{
+    ChannelNumber, ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
+};
+pub use config::{Config, ConfigError, Lifetimes, Limits};
 pub use credentials::{CredentialError, Credentials, LongTermKey};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
+pub use icmp::{IcmpError, IcmpMessage};
+pub use ip::{Fragmentation, IpHeader, IpMeta};
 pub use output::{AuthenticationFailure, EndReason, Event, Output};
 pub use policy::PeerPolicy;
 pub use server::{OpenError, Server};
-pub use session::{Session, SessionChannel, Totals};
+pub use session::{Session, SessionChannel, SessionRecord, SessionRelayed, Totals};
 pub use traffic::{Relayed, Traffic};

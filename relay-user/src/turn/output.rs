@@ -4,6 +4,9 @@
 use super::{
     address::{FiveTuple, PeerAddr, RelayedAddr},
     flow::{AllocationId, Flow, FlowId},
+    icmp::IcmpMessage,
+    ip::IpHeader,
+    session::SessionRecord,
 };
 
 /// One thing for the driver to do, in the order given.
@@ -13,6 +16,8 @@ pub enum Output {
     ToClient {
         /// Where to.
         five_tuple: FiveTuple,
+        /// How.
+        ip: IpHeader,
         /// A STUN message or ChannelData.
         datagram: Vec<u8>,
     },
@@ -22,9 +27,13 @@ pub enum Output {
         relayed: RelayedAddr,
         /// Destination.
         peer: PeerAddr,
+        /// How.
+        ip: IpHeader,
         /// UDP payload.
         data: Vec<u8>,
     },
+    /// Send an ICMP error to whoever sent a datagram that cannot be relayed.
+    Icmp(IcmpMessage),
     /// Open the relayed address for an allocation being made and answer with
     /// [`Server::relayed_address_opened`](super::Server::relayed_address_opened) before any other input.
     OpenRelayed {
@@ -35,8 +44,6 @@ pub enum Output {
     },
     /// The relayed address is no longer anybody's: close it.
     CloseRelayed {
-        /// The allocation it belonged to.
-        allocation: AllocationId,
         /// What to close.
         relayed: RelayedAddr,
     },
@@ -57,24 +64,19 @@ pub enum Event {
         allocation: AllocationId,
         /// The client's 5-tuple.
         five_tuple: FiveTuple,
-        /// The relayed transport address.
-        relayed: RelayedAddr,
+        /// The relayed transport addresses: one, or one of each family.
+        relayed: Vec<RelayedAddr>,
         /// The user it belongs to.
         username: String,
     },
-    /// An allocation ended.
-    AllocationEnded {
-        /// Its name.
-        allocation: AllocationId,
-        /// The client's 5-tuple.
-        five_tuple: FiveTuple,
-        /// Why.
-        reason: EndReason,
-    },
+    /// An allocation ended: its flows are removed and its relayed addresses closed by now.
+    AllocationEnded(Box<SessionRecord>),
     /// A request failed authentication.
     AuthenticationFailed {
         /// Who asked.
         five_tuple: FiveTuple,
+        /// Who the client said it is; `None` where it did not say so in clear, or not in text.
+        username: Option<String>,
         /// Why it was refused.
         cause: AuthenticationFailure,
     },
@@ -98,6 +100,8 @@ pub enum AuthenticationFailure {
     UnknownUser,
     /// The integrity value does not match the user's key.
     WrongPassword,
+    /// The time-limited credential is over.
+    ExpiredCredential,
     /// The nonce is too old or was not given to this client. Clients recover from this by themselves.
     StaleNonce,
 }

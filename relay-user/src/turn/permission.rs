@@ -1,11 +1,8 @@
-//! Permissions of one allocation (RFC 8656 section 9): by IP address alone.
+//! Permissions of one relayed transport address (RFC 8656 section 9): by IP address alone.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use relay_common::clock::BootNanos;
-
-/// Permissions that one allocation can have at a time: more than any ICE agent has candidates to try.
-pub(super) const MAX_PERMISSIONS: usize = 1024;
 
 /// Live permissions with their ends.
 #[derive(Debug, Default)]

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use relay_common::channel_data;
 
 use super::{
-    address::{FiveTuple, PeerAddr, RelayedAddr},
+    address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::Allocation,
     channel_data::{ChannelData, ChannelDataError},
     drops::DropReason,
+    ip::IpHeader,
     output::Output,
     own_addresses::Destination,
     server::Server,
@@ -83,16 +84,22 @@ impl Server {
     ) -> Result<(), DropReason> {
         let allocation = self.allocations.of_client(&five_tuple).ok_or(DropReason::NoAllocation)?;
         let (peer, hairpin) = to(allocation)?;
-        if !allocation.permissions().contains(peer.0.ip()) {
+        if !allocation.permits(peer.0.ip()) {
             return Err(DropReason::NoPermission);
         }
-        let relayed = allocation.relayed;
+        let family = Family::of(peer.0.ip());
+        let relayed = allocation.relayed(family).ok_or(DropReason::AddressFamily)?;
         if hairpin {
             return self.relay_hairpin(relayed, RelayedAddr(peer.0), data);
         }
         allocation.to_peer.add_packet(data.len());
         self.relayed.to_peer.add_packet(data.len());
-        self.effects.outputs.push_back(Output::ToPeer { relayed, peer, data: data.to_vec() });
+        self.effects.outputs.push_back(Output::ToPeer {
+            relayed,
+            peer,
+            ip: IpHeader::default(),
+            data: data.to_vec(),
+        });
         Ok(())
     }
 
@@ -138,7 +145,7 @@ impl Server {
         data: &[u8],
     ) -> Result<(), DropReason> {
         let allocation = self.allocations.of_relayed(relayed).ok_or(DropReason::NoRelayedAddress)?;
-        if !allocation.permissions().contains(peer.0.ip()) {
+        if !allocation.permits(peer.0.ip()) {
             return Err(DropReason::PeerNotPermitted);
         }
         let channel = allocation.channels().number_of(peer);
@@ -155,7 +162,11 @@ impl Server {
             }
         };
         allocation.to_client.add_packet(data.len());
-        self.effects.outputs.push_back(Output::ToClient { five_tuple: allocation.five_tuple, datagram });
+        self.effects.outputs.push_back(Output::ToClient {
+            five_tuple: allocation.origin.five_tuple,
+            ip: IpHeader::default(),
+            datagram,
+        });
         Ok(())
     }
 }

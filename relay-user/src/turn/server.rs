@@ -9,18 +9,20 @@ use relay_common::{
 };
 
 use super::{
-    address::{FiveTuple, PeerAddr, RelayedAddr},
+    address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::{Allocations, Effects},
     config::{Config, ConfigError},
     credentials::Credentials,
     drops::{DropReason, Drops},
     flow::AllocationId,
+    icmp::IcmpError,
+    ip::IpMeta,
     nonce::Nonces,
     output::{EndReason, Output},
     own_addresses::OwnAddresses,
     ports::RelayedPorts,
     requests::PendingAllocate,
-    session::{Session, SessionChannel, Totals},
+    session::{Session, Totals},
     timers::Timer,
     traffic::Relayed,
 };
@@ -42,6 +44,8 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    /// What time it was for people, and when.
+    pub(super) wall_clock: (BootNanos, Duration),
 }
 
 /// Why the driver could not open a relayed address.
@@ -76,12 +80,13 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            wall_clock: (0, Duration::ZERO),
             config,
         })
     }
 
     /// A datagram has come to a listener.
-    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, datagram: &[u8]) {
+    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, _meta: IpMeta, datagram: &[u8]) {
         self.expire(now);
         let first_byte = datagram.first().map_or(FirstByte::Other, |&byte| classify(byte));
         let handled = match first_byte {
@@ -97,10 +102,28 @@ impl Server {
     }
 
     /// A datagram with `data` has come from `peer` to the relayed address.
-    pub fn handle_peer(&mut self, now: BootNanos, relayed: RelayedAddr, peer: PeerAddr, data: &[u8]) {
+    pub fn handle_peer(
+        &mut self,
+        now: BootNanos,
+        relayed: RelayedAddr,
+        peer: PeerAddr,
+        _meta: IpMeta,
+        data: &[u8],
+    ) {
         self.expire(now);
         let handled = self.relay_peer_data(relayed, peer, data);
         self.count_drop(handled);
+    }
+
+    /// An ICMP error has come back for a datagram that left from the relayed address.
+    pub fn handle_icmp(&mut self, now: BootNanos, _relayed: RelayedAddr, _error: IcmpError) {
+        self.expire(now);
+    }
+
+    /// Tells the server what time it is for people, which time-limited credentials are judged by: `unix` since
+    /// the epoch at `now`. To be called before the first input, and again now and then, for clocks are set.
+    pub fn set_wall_clock(&mut self, now: BootNanos, unix: Duration) {
+        self.wall_clock = (now, unix);
     }
 
     /// The answer to [`Output::OpenRelayed`].
@@ -135,7 +158,7 @@ impl Server {
     pub fn shutdown(&mut self, now: BootNanos) {
         self.expire(now);
         while let Some(id) = self.allocations.first() {
-            self.end_allocation(id, EndReason::Shutdown);
+            self.end_allocation(now, id, EndReason::Shutdown);
         }
     }
 
@@ -143,7 +166,7 @@ impl Server {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals { allocations: self.allocations.len(), ..Totals::default() };
         for allocation in self.allocations.iter() {
-            totals.permissions += allocation.permissions().len();
+            totals.permissions += allocation.permission_count();
             totals.channels += allocation.channels().len();
         }
         totals
@@ -161,33 +184,14 @@ impl Server {
 
     /// Every live allocation, oldest first.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
-        self.allocations.iter().map(|allocation| Session {
-            allocation: allocation.id,
-            username: allocation.username.to_string(),
-            five_tuple: allocation.five_tuple,
-            relayed: allocation.relayed,
-            external: self.own.external(allocation.relayed),
-            expires: allocation.expires(),
-            permissions: allocation.permissions().iter().collect(),
-            channels: allocation
-                .channels()
-                .iter()
-                .map(|channel| SessionChannel {
-                    number: channel.number,
-                    peer: channel.peer,
-                    expires: channel.expires,
-                })
-                .collect(),
-            to_peer: allocation.to_peer,
-            to_client: allocation.to_client,
-        })
+        self.allocations.iter().map(|allocation| allocation.session(&self.own))
     }
 
     /// Ends what has expired by `now`.
     fn expire(&mut self, now: BootNanos) {
         while let Some(timer) = self.effects.timers.pop_due(now) {
             match timer {
-                Timer::Allocation(id) => self.end_allocation(id, EndReason::Expired),
+                Timer::Relayed(id, family) => self.end_relayed(now, id, family, EndReason::Expired),
                 Timer::Permission(id, ip) => {
                     if let Some(allocation) = self.allocations.get_mut(id) {
                         allocation.permission_expired(ip, &mut self.effects);
@@ -202,8 +206,25 @@ impl Server {
         }
     }
 
-    pub(super) fn end_allocation(&mut self, id: AllocationId, reason: EndReason) {
-        if let Some(relayed) = self.allocations.end(id, reason, &mut self.effects) {
+    /// Ends an allocation with all it has.
+    pub(super) fn end_allocation(&mut self, now: BootNanos, id: AllocationId, reason: EndReason) {
+        for family in Family::ALL {
+            self.end_relayed(now, id, family, reason);
+        }
+    }
+
+    /// Ends one relayed address of an allocation, if it has one of this family, and with the last one the
+    /// allocation.
+    pub(super) fn end_relayed(
+        &mut self,
+        now: BootNanos,
+        id: AllocationId,
+        family: Family,
+        reason: EndReason,
+    ) {
+        let names = (self.config.realm.as_str(), &self.own);
+        let ended = self.allocations.end_relayed(id, family, (now, reason), names, &mut self.effects);
+        if let Some(relayed) = ended {
             self.ports.release(relayed);
         }
     }

@@ -1,15 +1,18 @@
-//! When something ends: one deadline for each allocation, permission and channel that lives, in one queue.
+//! When something ends: one deadline for each relayed address, permission and channel that lives, in one queue.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use relay_common::clock::BootNanos;
 
-use super::{address::ChannelNumber, flow::AllocationId};
+use super::{
+    address::{ChannelNumber, Family},
+    flow::AllocationId,
+};
 
 /// What ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    Allocation(AllocationId),
+    Relayed(AllocationId, Family),
     Permission(AllocationId, IpAddr),
     Channel(AllocationId, ChannelNumber),
 }

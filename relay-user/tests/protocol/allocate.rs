@@ -47,8 +47,8 @@ fn turn_078_external_address_is_advertised() {
     let response = allocate(&mut pair, &[]);
     assert_eq!(response.relayed().ip(), external);
     let session = pair.server.sessions().next().unwrap();
-    assert_eq!(session.external, Some(response.relayed()));
-    assert_eq!(session.relayed.0.ip(), RELAY_IP.parse::<std::net::IpAddr>().unwrap());
+    assert_eq!(session.relayed[0].external, Some(response.relayed()));
+    assert_eq!(session.relayed[0].address.0.ip(), RELAY_IP.parse::<std::net::IpAddr>().unwrap());
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn turn_028_075_076_077_229_lifetimes() {
         let mut pair = Pair::new();
         let attributes: Vec<_> = requested.map(wire::lifetime).into_iter().collect();
         let granted = allocate(&mut pair, &attributes).lifetime();
-        let expires = pair.server.sessions().next().unwrap().expires;
+        let expires = pair.server.sessions().next().unwrap().relayed[0].expires;
         assert_eq!(expires, pair.now + u64::from(granted) * SECOND);
         granted
     };
@@ -210,7 +210,7 @@ fn turn_035_085_another_allocate_on_the_5_tuple_gets_437() {
     let relayed = pair.allocate(0);
     assert_eq!(allocate(&mut pair, &[]).error(), 437);
     assert_eq!(allocate(&mut pair, &[wire::requested_transport(6)]).error(), 437, "before any other check");
-    assert_eq!(pair.server.sessions().next().unwrap().relayed.0, relayed);
+    assert_eq!(pair.server.sessions().next().unwrap().relayed[0].address.0, relayed);
 }
 
 #[test]
@@ -237,9 +237,9 @@ fn turn_030_everything_ends_with_the_allocation() {
     let happened = pair.advance(seconds(1));
     assert!(pair.flows.is_empty() && pair.open.is_empty());
     assert!(
-        happened
-            .events()
-            .any(|event| matches!(event, Event::AllocationEnded { reason: EndReason::Expired, .. }))
+        happened.events().any(
+            |event| matches!(event, Event::AllocationEnded(record) if record.reason == EndReason::Expired)
+        )
     );
     assert!(pair.channel_data(0, CHANNEL, b"x").outputs.is_empty());
     assert!(pair.send(0, "9.9.9.9:1", b"x").outputs.is_empty());

@@ -248,7 +248,8 @@ fn failures_are_reported_with_their_cause() {
             .build();
         let five_tuple = pair.clients[0].five_tuple;
         let happened = pair.deliver(0, &request);
-        let expected = Event::AuthenticationFailed { five_tuple, cause: expected };
+        let expected =
+            Event::AuthenticationFailed { five_tuple, username: Some(username.to_owned()), cause: expected };
         assert_eq!(happened.events().collect::<Vec<_>>(), [&expected]);
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 use relay_user::turn::{
-    ClientAddr, Config, Credentials, Event, FiveTuple, Flow, FlowId, Lifetimes, OpenError, Output, PeerAddr,
-    PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
+    ClientAddr, Config, Credentials, Event, FiveTuple, Flow, FlowId, IpMeta, Lifetimes, Limits, OpenError,
+    Output, PeerAddr, PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
 };
 
 use crate::wire::{self, Attribute, Builder, Message};
@@ -43,6 +43,9 @@ pub fn config() -> Config {
         listeners: vec![LISTENER.parse().unwrap()],
         host_addresses: vec![HOST_IP.parse().unwrap()],
         lifetimes: Lifetimes::default(),
+        limits: Limits::default(),
+        alternate_servers: Vec::new(),
+        min_ipv6_mtu: 1280,
         strict_permissions: false,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
@@ -130,7 +133,7 @@ impl Pair {
     /// Gives the server a datagram from a client.
     pub fn deliver(&mut self, client: usize, datagram: &[u8]) -> Happened {
         let five_tuple = self.clients[client].five_tuple;
-        self.server.handle_client(self.now, five_tuple, datagram);
+        self.server.handle_client(self.now, five_tuple, IpMeta::default(), datagram);
         let happened = self.drain();
         for (to, answer) in happened.to_client() {
             // ChannelData and Data indications come from hairpins, which need an allocation.
@@ -146,7 +149,7 @@ impl Pair {
     /// Gives the server a datagram from a peer.
     pub fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Happened {
         let peer = PeerAddr(peer.parse().unwrap());
-        self.server.handle_peer(self.now, RelayedAddr(relayed), peer, data);
+        self.server.handle_peer(self.now, RelayedAddr(relayed), peer, IpMeta::default(), data);
         self.drain()
     }
 
@@ -185,7 +188,7 @@ impl Pair {
                     }
                     self.server.relayed_address_opened(self.now, relayed, result);
                 }
-                Output::CloseRelayed { relayed, .. } => {
+                Output::CloseRelayed { relayed } => {
                     assert!(self.open.remove(relayed), "{relayed} is not open");
                     let left = self.flows.keys().find(|flow| flow.relayed == *relayed);
                     assert_eq!(left, None, "a flow outlives its relayed address");
@@ -202,7 +205,7 @@ impl Pair {
                     assert!(self.open.contains(relayed), "data leaves from a closed relayed address");
                     assert!(!self.own_ips.contains(&peer.0.ip()), "data leaves for an address of our own");
                 }
-                Output::ToClient { .. } | Output::Event(_) => {}
+                Output::ToClient { .. } | Output::Icmp(_) | Output::Event(_) => {}
             }
             happened.outputs.push(output);
         }
@@ -308,7 +311,7 @@ impl Pair {
 impl Happened {
     pub fn to_client(&self) -> impl Iterator<Item = (FiveTuple, &[u8])> {
         self.outputs.iter().filter_map(|output| match output {
-            Output::ToClient { five_tuple, datagram } => Some((*five_tuple, &datagram[..])),
+            Output::ToClient { five_tuple, datagram, .. } => Some((*five_tuple, &datagram[..])),
             _ => None,
         })
     }
@@ -323,7 +326,7 @@ impl Happened {
     /// The one datagram that went to a peer: from, to, data.
     pub fn to_peer(&self) -> (SocketAddr, SocketAddr, &[u8]) {
         let mut sent = self.outputs.iter().filter_map(|output| match output {
-            Output::ToPeer { relayed, peer, data } => Some((relayed.0, peer.0, &data[..])),
+            Output::ToPeer { relayed, peer, data, .. } => Some((relayed.0, peer.0, &data[..])),
             _ => None,
         });
         let (Some(first), None) = (sent.next(), sent.next()) else {

@@ -157,7 +157,7 @@ proptest! {
         datagrams in vec((0u8..4, any::<u16>(), vec(any::<u8>(), 0..1500)), 1..30),
     ) {
         let mut pair = ready();
-        let relayed = pair.server.sessions().next().unwrap().relayed.0;
+        let relayed = pair.server.sessions().next().unwrap().relayed[0].address.0;
         let timeout = pair.server.poll_timeout();
         for (last, port, data) in &datagrams {
             let happened = pair.peer_sends(relayed, &format!("8.8.8.{}:{port}", last + 6), data);

@@ -386,14 +386,14 @@ impl World {
                 assert!(granted.is_none() && session.is_none(), "{granted:?}, but {session:?}");
                 continue;
             };
-            assert_eq!(session.expires, granted.expires);
-            assert_eq!(session.relayed.0, granted.relayed);
+            assert_eq!(session.relayed[0].expires, granted.expires);
+            assert_eq!(session.relayed[0].address.0, granted.relayed);
             assert_eq!(session.permissions, granted.permissions.clone().into_iter().collect::<Vec<_>>());
             let channels: Vec<_> =
                 session.channels.iter().map(|c| (c.number.get(), (c.peer.0, c.expires))).collect();
             assert_eq!(channels, granted.channels.clone().into_iter().collect::<Vec<_>>());
 
-            relayed.insert(session.relayed);
+            relayed.insert(session.relayed[0].address);
             deadlines.insert(granted.expires);
             deadlines.extend(granted.permissions.values());
             for (number, (peer, expires)) in &granted.channels {
@@ -401,7 +401,10 @@ impl World {
                 if let Some(permission) = granted.permissions.get(&peer.ip()) {
                     let until = (*expires).min(*permission).min(granted.expires);
                     for direction in [Direction::ToPeer, Direction::ToClient] {
-                        flows.insert((five_tuple, *number, *peer, session.relayed, direction), until);
+                        flows.insert(
+                            (five_tuple, *number, *peer, session.relayed[0].address, direction),
+                            until,
+                        );
                     }
                 }
             }

@@ -18,7 +18,7 @@ fn turn_088_089_090_lifetime_counts_from_the_refresh() {
         let attributes: Vec<_> = requested.map(wire::lifetime).into_iter().collect();
         let response = pair.request(0, wire::REFRESH, &attributes);
         assert_eq!(response.lifetime(), granted);
-        let expires = pair.server.sessions().next().unwrap().expires;
+        let expires = pair.server.sessions().next().unwrap().relayed[0].expires;
         assert_eq!(expires, pair.now + u64::from(granted) * SECOND);
         assert_eq!(pair.server.poll_timeout(), Some(expires));
     }
@@ -37,7 +37,7 @@ fn turn_086_087_dp_065_lifetime_0_deletes_flows_first() {
         .map(|output| match output {
             Output::RemoveFlow(_) => "remove",
             Output::CloseRelayed { .. } => "close",
-            Output::Event(Event::AllocationEnded { reason: EndReason::Deleted, .. }) => "event",
+            Output::Event(Event::AllocationEnded(record)) if record.reason == EndReason::Deleted => "event",
             Output::ToClient { .. } => "response",
             other => panic!("{other:?}"),
         })

@@ -6,8 +6,8 @@ use relay_common::clock::BootNanos;
 
 use super::{Granted, Request, reply::Refusal, reply::Reply};
 use crate::turn::{
-    address::RelayedAddr,
-    allocation::{Allocation, NewAllocation},
+    address::{Family, RelayedAddr},
+    allocation::{Allocation, Origin},
     flow::AllocationId,
     output::Output,
     own_addresses::OwnAddresses,
@@ -48,8 +48,8 @@ impl Server {
     pub(super) fn allocate(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
         // 2. The 5-tuple may have one allocation; the request that made it may come again.
         if let Some(allocation) = self.allocations.of_client(&request.reply.five_tuple) {
-            let is_retransmission = allocation.transaction_id == request.reply.header.transaction_id
-                && allocation.username == request.username;
+            let is_retransmission = allocation.origin.transaction_id == request.reply.header.transaction_id
+                && allocation.origin.username == request.username;
             return if is_retransmission {
                 Ok(Some(success(&request.reply, allocation, &self.own, request.now)))
             } else {
@@ -112,16 +112,15 @@ impl Server {
 
     fn create_allocation(&mut self, now: BootNanos, relayed: RelayedAddr, pending: PendingAllocate) {
         let PendingAllocate { allocation: id, username, wanted, reply, .. } = pending;
-        let new = NewAllocation {
+        let origin = Origin {
             id,
             five_tuple: reply.five_tuple,
-            relayed,
             username,
             transaction_id: reply.header.transaction_id,
-            wanted_ipv6: wanted.ipv6_too,
+            missing: wanted.ipv6_too.then_some((Family::V6, ErrorCode::AddressFamilyNotSupported)),
         };
         let expires = after(now, self.lifetime(wanted.lifetime));
-        let allocation = Allocation::new(new, expires, &mut self.effects);
+        let allocation = Allocation::new(origin, &[relayed], now, expires, &mut self.effects);
         let response = success(&reply, &allocation, &self.own, now);
         self.allocations.insert(allocation);
         self.respond(&reply, response);
@@ -186,14 +185,18 @@ impl Wanted {
 }
 
 fn success(reply: &Reply, allocation: &Allocation, own: &OwnAddresses, now: BootNanos) -> MessageWriter {
-    let remaining = allocation.expires().saturating_sub(now) / 1_000_000_000;
     let mut response = reply.success();
+    let mut expires = BootNanos::MAX;
+    for (relayed, until) in allocation.relayed_addresses() {
+        response.xor_address(AttributeType::XOR_RELAYED_ADDRESS, own.advertised(relayed));
+        expires = expires.min(until);
+    }
+    let remaining = expires.saturating_sub(now) / 1_000_000_000;
     response
-        .xor_address(AttributeType::XOR_RELAYED_ADDRESS, own.advertised(allocation.relayed))
         .number(AttributeType::LIFETIME, remaining as u32)
-        .xor_address(AttributeType::XOR_MAPPED_ADDRESS, allocation.five_tuple.client.0);
-    if allocation.wanted_ipv6 {
-        response.address_error_code(IPV6, ErrorCode::AddressFamilyNotSupported);
+        .xor_address(AttributeType::XOR_MAPPED_ADDRESS, allocation.origin.five_tuple.client.0);
+    if let Some((family, code)) = allocation.origin.missing {
+        response.address_error_code(family as u8, code);
     }
     response
 }

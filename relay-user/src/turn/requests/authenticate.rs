@@ -43,22 +43,23 @@ impl Server {
 
         let user = if realm == self.config.realm.as_bytes() { self.credentials.find(username) } else { None };
         let Some((name, key)) = user else {
-            self.report_failure(five_tuple, AuthenticationFailure::UnknownUser);
+            self.report_failure(five_tuple, username, AuthenticationFailure::UnknownUser);
             return Err(Refusal::Challenge(ErrorCode::Unauthenticated));
         };
         if message.verify(key.as_bytes()) != Integrity::Valid {
-            self.report_failure(five_tuple, AuthenticationFailure::WrongPassword);
+            self.report_failure(five_tuple, username, AuthenticationFailure::WrongPassword);
             return Err(Refusal::Challenge(ErrorCode::Unauthenticated));
         }
         if !self.nonces.is_valid(now, five_tuple.client, nonce) {
-            self.report_failure(five_tuple, AuthenticationFailure::StaleNonce);
+            self.report_failure(five_tuple, username, AuthenticationFailure::StaleNonce);
             return Err(Refusal::Challenge(ErrorCode::StaleNonce));
         }
         Ok(User { name, key })
     }
 
-    fn report_failure(&mut self, five_tuple: FiveTuple, cause: AuthenticationFailure) {
-        let event = Event::AuthenticationFailed { five_tuple, cause };
+    fn report_failure(&mut self, five_tuple: FiveTuple, username: &[u8], cause: AuthenticationFailure) {
+        let username = str::from_utf8(username).ok().map(str::to_owned);
+        let event = Event::AuthenticationFailed { five_tuple, username, cause };
         self.effects.outputs.push_back(Output::Event(event));
     }
 }

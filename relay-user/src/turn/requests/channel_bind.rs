@@ -4,14 +4,13 @@ use super::{Granted, Request, reply::Refusal};
 use crate::turn::{
     address::ChannelNumber,
     own_addresses::Destination,
-    permission::MAX_PERMISSIONS,
     server::{Server, after},
     stun::{AttributeType, ErrorCode},
 };
 
 impl Server {
     pub(super) fn channel_bind(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
-        let id = self.allocation_of(request)?.id;
+        let id = self.allocation_of(request)?.origin.id;
         let number = request.message.fixed::<4>(AttributeType::CHANNEL_NUMBER)?;
         let peer = request.message.xor_address(AttributeType::XOR_PEER_ADDRESS)?;
         let ([high, low, ..], peer) = number.zip(peer).ok_or(ErrorCode::BadRequest)?;
@@ -38,8 +37,8 @@ impl Server {
             Destination::Relayed(relayed) => (relayed.into(), true),
             Destination::Peer(_) | Destination::Own => return Err(ErrorCode::Forbidden.into()),
         };
-        let permissions = allocation.permissions();
-        if !permissions.contains(peer.0.ip()) && permissions.len() == MAX_PERMISSIONS {
+        let limit = self.config.limits.permissions as usize;
+        if !allocation.permits(peer.0.ip()) && allocation.permission_count() >= limit {
             return Err(ErrorCode::InsufficientCapacity.into());
         }
 

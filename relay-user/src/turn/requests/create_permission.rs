@@ -4,14 +4,13 @@ use std::net::IpAddr;
 
 use super::{Granted, Request, reply::Refusal};
 use crate::turn::{
-    permission::MAX_PERMISSIONS,
     server::{Server, after},
     stun::{AttributeType, ErrorCode},
 };
 
 impl Server {
     pub(super) fn create_permission(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
-        let id = self.allocation_of(request)?.id;
+        let id = self.allocation_of(request)?.origin.id;
         let peers: Vec<_> =
             request.message.xor_addresses(AttributeType::XOR_PEER_ADDRESS).collect::<Result<_, _>>()?;
         if peers.is_empty() {
@@ -28,9 +27,8 @@ impl Server {
         }
         let until = after(request.now, self.config.lifetimes.permission);
         let allocation = self.allocations.get_mut(id).ok_or(ErrorCode::AllocationMismatch)?;
-        let permissions = allocation.permissions();
-        let new = ips.iter().filter(|&&ip| !permissions.contains(ip)).count();
-        if permissions.len() + new > MAX_PERMISSIONS {
+        let new = ips.iter().filter(|&&ip| !allocation.permits(ip)).count();
+        if allocation.permission_count() + new > self.config.limits.permissions as usize {
             return Err(ErrorCode::InsufficientCapacity.into());
         }
         for ip in ips {

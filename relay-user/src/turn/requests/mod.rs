@@ -113,7 +113,7 @@ impl Server {
     fn allocation_of(&mut self, request: &Request<'_>) -> Result<&mut Allocation, Refusal> {
         let allocation =
             self.allocations.of_client(&request.reply.five_tuple).ok_or(ErrorCode::AllocationMismatch)?;
-        if allocation.username == request.username {
+        if allocation.origin.username == request.username {
             Ok(allocation)
         } else {
             Err(ErrorCode::WrongCredentials.into())

@@ -5,6 +5,7 @@ use relay_common::clock::BootNanos;
 use crate::turn::{
     address::FiveTuple,
     credentials::LongTermKey,
+    ip::IpHeader,
     output::Output,
     server::Server,
     stun::{AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, UnknownAttributes},
@@ -86,6 +87,10 @@ impl Server {
             response.fingerprint();
         }
         let five_tuple = reply.five_tuple;
-        self.effects.outputs.push_back(Output::ToClient { five_tuple, datagram: response.finish() });
+        self.effects.outputs.push_back(Output::ToClient {
+            five_tuple,
+            ip: IpHeader::default(),
+            datagram: response.finish(),
+        });
     }
 }
