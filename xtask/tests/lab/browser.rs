@@ -48,7 +48,7 @@ fn call(datapath: Datapath, seconds: u64) {
     let client = &captured.client;
     let up = [true, false].map(|channel| client.relayed(channel, |_, to| to == SERVER).packets);
     let down = [true, false].map(|channel| client.relayed(channel, |from, _| from == SERVER).packets);
-    let to_peer = captured.peer.datagrams(|from, to| *from.ip() == RELAY_ADDRESS && *to.ip() == PEERS[0]);
+    let to_peer = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
     assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets that reached the peer");
     assert_eq!((fast.to_client + slow.to_client).packets, down.iter().sum::<u64>(), "packets to the client");
 

@@ -1,7 +1,7 @@
 //! coturn's test client and peer, with captures on both sides: everything is echoed, the kernel forwards all
 //! but the first packets of channels, and the counters are exact.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::process::{Child, Stdio};
 
 use xtask::lab::{LISTENER, PEERS, RELAY_ADDRESS, Relayed, Traffic};
@@ -11,7 +11,7 @@ use crate::capture::{Captured, Captures, Total};
 use crate::scene::{Datapath, PASSWORD, PATIENCE, SERVER, Scene, USER, on_each_datapath};
 
 /// Where coturn's peer echoes.
-const ECHO: SocketAddrV4 = SocketAddrV4::new(PEERS[0], 3480);
+const ECHO: SocketAddr = SocketAddr::V4(SocketAddrV4::new(PEERS[0], 3480));
 /// Enough for one packet in a hundred to show.
 const MESSAGES: u64 = 1000;
 const CLIENTS: u64 = 2;
@@ -91,8 +91,8 @@ fn exchange(name: &str, datapath: Datapath, flags: &[&str]) -> (Counts, Captured
 
 /// What crossed the client's NIC, what crossed the peer's, and what the relay counted are the same.
 fn assert_exact(counts: &Counts, captured: &Captured, up: Total, down: Total) {
-    let to_echo = captured.peer.datagrams(|from, to| *from.ip() == RELAY_ADDRESS && *to.ip() == PEERS[0]);
-    let from_echo = captured.peer.datagrams(|from, to| *from.ip() == PEERS[0] && *to.ip() == RELAY_ADDRESS);
+    let to_echo = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
+    let from_echo = captured.peer.datagrams(|from, to| from.ip() == PEERS[0] && to.ip() == RELAY_ADDRESS);
     assert_eq!(up, to_echo, "what the clients sent and what reached the peer");
     assert_eq!(down, from_echo, "what reached the clients and what the peer sent");
     assert_eq!(total(counts.fast.to_peer + counts.slow.to_peer), up, "packets to peers counted");
