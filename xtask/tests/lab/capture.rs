@@ -127,6 +127,12 @@ pub(crate) struct Total {
     pub(crate) bytes: u64,
 }
 
+impl Total {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
 impl Packets {
     fn read(path: &Path) -> Self {
         let file = File::open(path).expect("tcpdump wrote it");
