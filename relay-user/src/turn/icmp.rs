@@ -37,7 +37,7 @@ pub struct IcmpMessage {
     pub source: IpAddr,
     /// Who sent the offending packet.
     pub destination: IpAddr,
-    /// Everything after the IP header. The checksum is right for ICMPv4; for ICMPv6 the kernel fills it in.
+    /// Everything after the IP header.
     pub bytes: Vec<u8>,
 }
 
@@ -70,6 +70,7 @@ const MAX_ICMPV6_LEN: usize = 1280;
 
 const ICMP_HEADER_LEN: usize = 8;
 const UDP_PROTOCOL: u8 = 17;
+const ICMPV6_PROTOCOL: u8 = 58;
 
 /// Type and code of the errors that the server makes, by family.
 const fn time_exceeded(family: Family) -> (u8, u8) {
@@ -163,10 +164,17 @@ impl Server {
         let mut bytes = vec![kind, code, 0, 0];
         bytes.extend(word.to_be_bytes());
         bytes.extend(quote(received));
-        if destination.is_ipv4() {
-            let sum = checksum::of(&bytes, 0);
-            bytes[2..4].copy_from_slice(&sum.to_ne_bytes());
-        }
+        let pseudo = match (source, destination) {
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut pseudo = [source.octets(), destination.octets()].concat();
+                pseudo.extend((bytes.len() as u32).to_be_bytes());
+                pseudo.extend([0, 0, 0, ICMPV6_PROTOCOL]);
+                pseudo
+            }
+            _ => Vec::new(),
+        };
+        let sum = checksum::of(&bytes, u64::from(!checksum::of(&pseudo, 0)));
+        bytes[2..4].copy_from_slice(&sum.to_ne_bytes());
         self.effects.outputs.push_back(Output::Icmp(IcmpMessage { source, destination, bytes }));
     }
 }

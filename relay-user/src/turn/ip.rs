@@ -43,9 +43,6 @@ pub enum Fragmentation {
 /// less the difference of the headers (RFC 7915 section 5.1).
 const FRAGMENTABLE_IPV4_LEN: usize = 1260;
 
-/// What no IPv6 link's MTU is below (RFC 8200 section 5).
-const IPV6_MIN_MTU: u16 = 1280;
-
 const UDP_HEADER_LEN: usize = 8;
 
 impl Family {
@@ -100,7 +97,9 @@ impl IpMeta {
             (Family::V4, _) if dont_fragment => Fragmentation::Never,
             (Family::V4, Family::V4) => Fragmentation::Allowed,
             (Family::V4, Family::V6) => at_most(min_ipv6_mtu, packet_len),
-            (Family::V6, Family::V6) if self.fragmented => at_most(IPV6_MIN_MTU, packet_len),
+            // With a Fragment header of its own it would have to leave, even where it fits, which no host should
+            // send any more (RFC 8021), so it is the alternate behaviour.
+            (Family::V6, Family::V6) if self.fragmented => Fragmentation::Allowed,
             (Family::V6, Family::V6) => Fragmentation::Never,
             (Family::V6, Family::V4) if self.fragmented || packet_len <= FRAGMENTABLE_IPV4_LEN => {
                 Fragmentation::Allowed

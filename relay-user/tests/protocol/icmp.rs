@@ -209,7 +209,7 @@ fn icmp_004_005_errors_are_limited_to_a_configured_rate_with_bursts() {
     let mut pair = Pair::with(|config| config.limits.icmp_per_second = 10);
     let relayed = pair.allocate(0);
     assert!(pair.permit(0, PEER).is_success());
-    let mut made = |pair: &mut Pair| {
+    let made = |pair: &mut Pair| {
         let sent = |_: &i32| pair.peer_sends_with(relayed, PEER, LAST_HOP, b"x").icmp().is_some();
         (0..100).filter(sent).count()
     };
