@@ -7,8 +7,8 @@ use clap::Args;
 use crate::{
     control::{
         config::{
-            Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen, Origin, Realm,
-            RelayAddress, RelayPorts, Settings, User, resolve,
+            AlternateServer, Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen,
+            Origin, Realm, RelayAddress, RelayPorts, Settings, User, resolve,
         },
         host::Host,
     },
@@ -24,10 +24,10 @@ pub(super) struct ServerOptions {
     /// Interface that clients or peers are on [default: from the addresses, else the default route's]
     #[arg(short, long, value_name = "IFACE")]
     interface: Vec<String>,
-    /// Address to serve clients on, as udp://IP:PORT [default: port 3478 on each IPv4 address of the interfaces]
+    /// Address to serve clients on, as udp://IP:PORT [default: port 3478 on each address of the interfaces]
     #[arg(long, value_name = "URL")]
     listen: Vec<Listen>,
-    /// Address to relay from [default: the one with an external address, else the default route's]
+    /// Address to relay from [default: of each family the one with an external address, else the default route's]
     #[arg(long, value_name = "IP")]
     relay_address: Vec<RelayAddress>,
     /// Public address that a relay address is mapped to one to one
@@ -36,6 +36,9 @@ pub(super) struct ServerOptions {
     /// Ports to relay from [default: 49152-65535]
     #[arg(long, value_name = "MIN-MAX")]
     relay_ports: Option<RelayPorts>,
+    /// Server to send all clients to instead of serving them; one of each family
+    #[arg(long, value_name = "IP[:PORT]")]
+    alternate_server: Vec<AlternateServer>,
     /// Realm of the credentials [default: the host name]
     #[arg(long, value_name = "NAME")]
     realm: Option<Realm>,
@@ -78,6 +81,7 @@ impl ServerOptions {
             relay_address: given(self.relay_address),
             external_ip: given(self.external_ip),
             relay_ports: self.relay_ports.map(Given::option),
+            alternate_server: given(self.alternate_server),
             realm: self.realm.map(Given::option),
             users: self.user.iter().map(|user| parse_user(user)).collect::<Result<_, _>>()?,
             allow_peer: given(self.allow_peer),

@@ -23,7 +23,7 @@ use crate::{
     },
     datapath::{self, XdpOptions},
     net::{Driver, DriverOptions, bind_listener},
-    turn::{self, Credentials, Lifetimes, Limits, PeerPolicy, Server},
+    turn::{self, Credentials, Lifetimes, PeerPolicy, Server},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -113,7 +113,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
     let lifetimes = configuration.lifetimes;
     let config = turn::Config {
         realm: configuration.realm.clone(),
-        software: Some(concat!("turnpike ", env!("CARGO_PKG_VERSION")).to_owned()),
+        software: configuration.software.clone(),
         relay_addresses: configuration.relay_addresses.clone(),
         relay_ports: configuration.relay_ports.clone(),
         external_addresses: configuration.external_addresses.clone(),
@@ -124,11 +124,11 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
             max: seconds(lifetimes.max),
             permission: seconds(lifetimes.permission),
             channel: seconds(lifetimes.channel),
-            ..Lifetimes::default()
+            nonce: seconds(lifetimes.nonce),
         },
-        limits: Limits::default(),
-        alternate_servers: Vec::new(),
-        min_ipv6_mtu: 1280,
+        limits: configuration.limits,
+        alternate_servers: configuration.alternate_servers.clone(),
+        min_ipv6_mtu: configuration.min_ipv6_mtu,
         strict_permissions: configuration.strict_permissions,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),

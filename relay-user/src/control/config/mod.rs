@@ -20,12 +20,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::datapath::DatapathMode;
+use crate::{datapath::DatapathMode, turn::Limits};
 
 pub use resolve::resolve;
 pub use values::{
-    Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, Listen, REALM_MAX, Realm, RelayAddress, RelayPorts,
-    User, ValueError,
+    AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen, MIN_IPV6_MTU,
+    NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX, Software, User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.
@@ -45,6 +45,8 @@ pub struct Configuration {
     pub relay_addresses: Vec<IpAddr>,
     /// Relay address on this host -> address that clients are told.
     pub external_addresses: HashMap<IpAddr, IpAddr>,
+    /// Where clients are sent instead of being served: at most one of each family.
+    pub alternate_servers: Vec<SocketAddr>,
     /// Every address of this host at the start: no peer is on one.
     pub host_addresses: Vec<IpAddr>,
     /// Ports of the relayed transport addresses.
@@ -69,8 +71,14 @@ pub struct Configuration {
     pub strict_permissions: bool,
     /// Whether clients may bind channels above 0x4FFF, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
-    /// Lifetimes of allocations, permissions and channels.
+    /// Lifetimes of allocations, permissions, channels and nonces.
     pub lifetimes: LifetimeSeconds,
+    /// How much clients may have.
+    pub limits: Limits,
+    /// The lowest MTU to expect on IPv6 paths, in bytes.
+    pub min_ipv6_mtu: u16,
+    /// What the server calls itself in responses; `None` to say nothing.
+    pub software: Option<String>,
     /// Whether clients' addresses stand in the log.
     pub log_addresses: bool,
     /// What the operator should be told at start.
@@ -99,6 +107,8 @@ pub struct Settings {
     pub external_ip: Vec<Given<ExternalIp>>,
     /// `relay_ports`.
     pub relay_ports: Option<Given<RelayPorts>>,
+    /// `alternate_server`.
+    pub alternate_server: Vec<Given<AlternateServer>>,
     /// `realm`.
     pub realm: Option<Given<Realm>>,
     /// `[users]`, `--user`.
@@ -121,8 +131,14 @@ pub struct Settings {
     pub rfc5766_channels: Option<bool>,
     /// `log_addresses`.
     pub log_addresses: Option<bool>,
+    /// `min_ipv6_mtu`.
+    pub min_ipv6_mtu: Option<Given<u16>>,
+    /// `software`.
+    pub software: Option<Software>,
     /// `[lifetimes]`.
     pub lifetimes: Option<Given<LifetimeSeconds>>,
+    /// `[limits]`.
+    pub limits: Option<Given<LimitSettings>>,
 }
 
 impl Settings {
@@ -137,6 +153,7 @@ impl Settings {
             relay_address: either(self.relay_address, other.relay_address),
             external_ip: either(self.external_ip, other.external_ip),
             relay_ports: self.relay_ports.or(other.relay_ports),
+            alternate_server: either(self.alternate_server, other.alternate_server),
             realm: self.realm.or(other.realm),
             users: either(self.users, other.users),
             allow_peer: either(self.allow_peer, other.allow_peer),
@@ -148,7 +165,10 @@ impl Settings {
             strict_permissions: self.strict_permissions.or(other.strict_permissions),
             rfc5766_channels: self.rfc5766_channels.or(other.rfc5766_channels),
             log_addresses: self.log_addresses.or(other.log_addresses),
+            min_ipv6_mtu: self.min_ipv6_mtu.or(other.min_ipv6_mtu),
+            software: self.software.or(other.software),
             lifetimes: self.lifetimes.or(other.lifetimes),
+            limits: self.limits.or(other.limits),
         }
     }
 }
