@@ -8,7 +8,7 @@ use crate::{
     control::{
         config::{
             AlternateServer, Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen,
-            Origin, Realm, RelayAddress, RelayPorts, Settings, User, resolve,
+            LogFormat, Origin, Realm, RelayAddress, RelayPorts, Settings, User, resolve,
         },
         host::Host,
     },
@@ -61,6 +61,9 @@ pub(super) struct ServerOptions {
     /// Mounted bpffs [default: /sys/fs/bpf]
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// How to write the log: text, or json for one object a line [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 impl ServerOptions {
@@ -89,6 +92,7 @@ impl ServerOptions {
             datapath: self.datapath.map(Given::option),
             admin_socket: self.admin_socket,
             bpffs: self.bpffs,
+            log_format: self.log_format,
             ..Settings::default()
         })
     }

@@ -14,7 +14,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::options::ServerOptions;
+use super::{log, options::ServerOptions};
 use crate::{
     control::{
         admin::{self, AdminSocket},
@@ -35,8 +35,9 @@ Examples:
 /// Questions of the admin API that may wait for the driver.
 const QUERIES: usize = 16;
 
-pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: ServerOptions, log_level: Option<&str>) -> anyhow::Result<ExitCode> {
     let configuration = options.configuration()?;
+    log::start(log_level, configuration.log_format);
     for note in &configuration.notes {
         match note {
             Note::Default(text) => tracing::info!("{text}"),

@@ -45,6 +45,7 @@ impl Settings {
             strict_permissions: file.strict_permissions,
             rfc5766_channels: file.rfc5766_channels,
             log_addresses: file.log_addresses,
+            log_format: reader.one("log_format", file.log_format, parse).map(|format| format.value),
             min_ipv6_mtu: file.min_ipv6_mtu.map(|mtu| reader.given(mtu)),
             software: reader.software(file.software),
             lifetimes: file.lifetimes.map(|lifetimes| reader.given(lifetimes)),
@@ -83,6 +84,7 @@ struct File {
     strict_permissions: Option<bool>,
     rfc5766_channels: Option<bool>,
     log_addresses: Option<bool>,
+    log_format: Option<Spanned<String>>,
     min_ipv6_mtu: Option<Spanned<u16>>,
     software: Option<Spanned<FileSoftware>>,
     lifetimes: Option<Spanned<FileLifetimes>>,
@@ -90,7 +92,7 @@ struct File {
 }
 
 /// The names of [`File`]'s keys.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "interfaces",
     "listen",
     "relay_address",
@@ -108,6 +110,7 @@ const KEYS: [&str; 21] = [
     "strict_permissions",
     "rfc5766_channels",
     "log_addresses",
+    "log_format",
     "min_ipv6_mtu",
     "software",
     "lifetimes",
@@ -361,6 +364,7 @@ mod tests {
             rfc5766_channels = true
             log_addresses = true
             alternate_server = ["192.0.2.2"]
+            log_format = "json"
             min_ipv6_mtu = 1400
             software = "relay"
             [users]
@@ -391,6 +395,7 @@ mod tests {
         );
         assert_eq!(lifetimes.nonce.get(), 60);
         assert_eq!(settings.alternate_server[0].value.0.to_string(), "192.0.2.2:3478");
+        assert_eq!(settings.log_format, Some(super::super::LogFormat::Json));
         assert_eq!(settings.min_ipv6_mtu.unwrap().value, 1400);
         assert_eq!(settings.software.unwrap().0.as_deref(), Some("relay"));
         let limits = LimitSettings {
@@ -513,6 +518,7 @@ mod tests {
         for (text, key) in [
             ("min_ipv6_mtu = 65536", "1: min_ipv6_mtu: "),
             ("[limits]\nmax_channels = -1", "2: max_channels: "),
+            ("log_format = \"xml\"", "1: log_format xml: unknown format \"xml\": write text or json"),
             ("[lifetimes]\nnonce = 0", "2: nonce: "),
         ] {
             let message = refusals(text);

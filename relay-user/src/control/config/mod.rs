@@ -24,8 +24,9 @@ use crate::{datapath::DatapathMode, turn::Limits};
 
 pub use resolve::resolve;
 pub use values::{
-    AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen, MIN_IPV6_MTU,
-    NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX, Software, User, ValueError,
+    AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen, LogFormat,
+    MIN_IPV6_MTU, NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX, Software,
+    User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.
@@ -81,6 +82,8 @@ pub struct Configuration {
     pub software: Option<String>,
     /// Whether clients' addresses stand in the log.
     pub log_addresses: bool,
+    /// How the log is written.
+    pub log_format: LogFormat,
     /// What the operator should be told at start.
     pub notes: Vec<Note>,
 }
@@ -131,6 +134,8 @@ pub struct Settings {
     pub rfc5766_channels: Option<bool>,
     /// `log_addresses`.
     pub log_addresses: Option<bool>,
+    /// `log_format`.
+    pub log_format: Option<LogFormat>,
     /// `min_ipv6_mtu`.
     pub min_ipv6_mtu: Option<Given<u16>>,
     /// `software`.
@@ -165,6 +170,7 @@ impl Settings {
             strict_permissions: self.strict_permissions.or(other.strict_permissions),
             rfc5766_channels: self.rfc5766_channels.or(other.rfc5766_channels),
             log_addresses: self.log_addresses.or(other.log_addresses),
+            log_format: self.log_format.or(other.log_format),
             min_ipv6_mtu: self.min_ipv6_mtu.or(other.min_ipv6_mtu),
             software: self.software.or(other.software),
             lifetimes: self.lifetimes.or(other.lifetimes),

@@ -65,6 +65,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         min_ipv6_mtu,
         software: settings.software.unwrap_or_default().0,
         log_addresses: settings.log_addresses.unwrap_or(false),
+        log_format: settings.log_format.unwrap_or_default(),
         notes,
     })
 }

@@ -6,7 +6,7 @@ use super::ValueError;
 
 /// Longest realm in bytes: with it a 401 response still fits the 160 bytes that an unauthenticated sender
 /// may be answered with.
-pub const REALM_MAX: usize = 64;
+pub const REALM_MAX: usize = 52;
 
 /// Longest user name in bytes (RFC 8489 section 14.3: less than 509).
 const USERNAME_MAX: usize = 508;
@@ -95,7 +95,7 @@ mod tests {
     fn realms_fit_an_unauthenticated_response() {
         assert!("example.org".parse::<Realm>().is_ok());
         assert!(refusal::<Realm>("").contains("at least one"));
-        assert!(refusal::<Realm>(&"x".repeat(REALM_MAX + 1)).contains("65 bytes are too long"));
+        assert!(refusal::<Realm>(&"x".repeat(REALM_MAX + 1)).contains("53 bytes are too long"));
         assert!(refusal::<Realm>("a\"b").contains("quotation"));
     }
 

@@ -7,7 +7,9 @@ mod numbers;
 
 pub use addresses::{AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, Listen, RelayAddress, RelayPorts};
 pub use credentials::{REALM_MAX, Realm, User};
-pub use numbers::{LifetimeSeconds, LimitSettings, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, SOFTWARE_MAX, Software};
+pub use numbers::{
+    LifetimeSeconds, LimitSettings, LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, SOFTWARE_MAX, Software,
+};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

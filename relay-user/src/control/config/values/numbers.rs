@@ -1,8 +1,30 @@
-//! Numbers, and texts that clients are shown.
+//! Numbers, and how the server names itself and writes its log.
 
 use std::{num::NonZeroU32, str::FromStr};
 
 use super::ValueError;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(ValueError::new(format!("unknown format {text:?}: write text or json"))),
+        }
+    }
+}
 
 /// The longest that a nonce may be valid, in seconds (RFC 8656 section 5).
 pub const NONCE_LIFETIME_MAX: u32 = 3600;
