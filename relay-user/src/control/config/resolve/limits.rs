@@ -10,12 +10,6 @@ use super::{
 };
 use crate::turn::{Family, Limits};
 
-/// Application bytes that any datagram fits in: the least that may come at once by default.
-const DATAGRAM: u64 = 65536;
-
-/// Application bytes of a packet on an ordinary path: less at once would let none through.
-const BURST_MIN: u64 = 1500;
-
 impl Resolver<'_> {
     pub(super) fn lifetimes(&mut self, lifetimes: Option<Given<LifetimeSeconds>>) -> LifetimeSeconds {
         let Some(Given { value, origin }) = lifetimes else { return LifetimeSeconds::default() };
@@ -35,17 +29,9 @@ impl Resolver<'_> {
         let standard = Limits::default();
         let Some(Given { value: given, origin }) = limits else { return standard };
         let bytes_per_second = given.bytes_per_second.unwrap_or(standard.bytes_per_second);
-        if let Some(burst) = given.burst {
-            let problem = if bytes_per_second == 0 {
-                Some("there is no rate that it could exceed: set bytes_per_second too".to_owned())
-            } else if burst < BURST_MIN {
-                Some(format!("no packet of full size would pass: write {BURST_MIN} or more"))
-            } else {
-                None
-            };
-            if let Some(problem) = problem {
-                self.refuse(origin.clone(), "limits", Some(format!("burst = {burst}")), problem);
-            }
+        if let Some(burst) = given.burst.filter(|_| bytes_per_second == 0) {
+            let problem = "there is no rate that it could exceed: set bytes_per_second too";
+            self.refuse(origin.clone(), "limits", Some(format!("burst = {burst}")), problem);
         }
         for (key, value) in [("max_permissions", given.max_permissions), ("max_channels", given.max_channels)]
         {
@@ -54,14 +40,13 @@ impl Resolver<'_> {
                 self.refuse(origin.clone(), "limits", Some(format!("{key} = 0")), problem);
             }
         }
-        let default_burst = if bytes_per_second == 0 { 0 } else { bytes_per_second.max(DATAGRAM) };
         Limits {
             allocations: given.max_allocations.unwrap_or(standard.allocations),
             allocations_per_user: given.max_allocations_per_user.unwrap_or(standard.allocations_per_user),
             permissions: given.max_permissions.unwrap_or(standard.permissions),
             channels: given.max_channels.unwrap_or(standard.channels),
             bytes_per_second,
-            burst: given.burst.unwrap_or(default_burst),
+            burst: given.burst.unwrap_or(standard.burst),
             unauthenticated_per_second: given
                 .unauthenticated_per_second
                 .unwrap_or(standard.unauthenticated_per_second),
@@ -98,7 +83,7 @@ impl Resolver<'_> {
         if !taken.is_empty() {
             let servers = taken.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             self.warn(format!(
-                "alternate_server: no client is served here, all are sent to {servers}; remove the key to serve them"
+                "alternate_server: clients are not served here but sent to {servers}; remove the key to serve them"
             ));
         }
         taken
