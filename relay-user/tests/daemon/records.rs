@@ -167,7 +167,7 @@ fn carried_in_the_kernel() {
     });
     let (status, _, log) = daemon.stop(Signal::SIGTERM);
     assert!(status.success(), "{log}");
-    let last = log.lines().filter(|line| line.contains("session ended")).next_back().unwrap();
+    let last = log.lines().rfind(|line| line.contains("session ended")).unwrap();
     let last = serde_json::from_str::<Value>(last).unwrap();
     let count = |path: &str| last[format!("{path}_to_peer_packets")].as_u64().unwrap();
     assert_eq!((last["reason"].as_str(), count("fast_path") + count("slow_path")), (Some("shutdown"), sent));
