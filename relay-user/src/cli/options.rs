@@ -1,6 +1,6 @@
 //! The options that `run` and `check` share: each is also a key of the file, which it overrides.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::{
     control::{
         config::{
             AlternateServer, Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen,
-            LogFormat, Origin, Realm, RelayAddress, RelayPorts, Settings, User, resolve,
+            LogFormat, Origin, Realm, RelayAddress, RelayPorts, Settings, ValueError, resolve,
         },
         host::Host,
     },
@@ -46,6 +46,13 @@ pub(super) struct ServerOptions {
     // A string here: clap's error would show the password.
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Vec<String>,
+    /// Secret shared with an application that makes time-limited credentials; better in a file
+    // A string here, too.
+    #[arg(long, value_name = "SECRET")]
+    auth_secret: Vec<String>,
+    /// File with such secrets, one a line
+    #[arg(long, value_name = "FILE")]
+    auth_secret_file: Option<PathBuf>,
     /// Peers to allow though their network is special, such as 10.0.0.0/8
     #[arg(long, value_name = "CIDR")]
     allow_peer: Vec<Cidr>,
@@ -86,7 +93,13 @@ impl ServerOptions {
             relay_ports: self.relay_ports.map(Given::option),
             alternate_server: given(self.alternate_server),
             realm: self.realm.map(Given::option),
-            users: self.user.iter().map(|user| parse_user(user)).collect::<Result<_, _>>()?,
+            users: self.user.iter().map(|user| parse_secret("users", user)).collect::<Result<_, _>>()?,
+            auth_secret: self
+                .auth_secret
+                .iter()
+                .map(|secret| parse_secret("auth_secret", secret))
+                .collect::<Result<_, _>>()?,
+            auth_secret_file: self.auth_secret_file.map(Given::option),
             allow_peer: given(self.allow_peer),
             deny_peer: given(self.deny_peer),
             datapath: self.datapath.map(Given::option),
@@ -98,12 +111,13 @@ impl ServerOptions {
     }
 }
 
-fn parse_user(text: &str) -> Result<Given<User>, ConfigError> {
+/// Parses what no message may show.
+fn parse_secret<T: FromStr<Err = ValueError>>(key: &str, text: &str) -> Result<Given<T>, ConfigError> {
     match text.parse() {
-        Ok(user) => Ok(Given::option(user)),
+        Ok(value) => Ok(Given::option(value)),
         Err(error) => Err(ConfigError {
             origin: Origin::Option,
-            key: "users".to_owned(),
+            key: key.to_owned(),
             value: None,
             problem: error.to_string(),
         }),

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    ConfigError, ConfigErrors, Given, LifetimeSeconds, LimitSettings, Origin, Settings, Software, User,
-    ValueError,
+    AuthSecret, ConfigError, ConfigErrors, Given, LifetimeSeconds, LimitSettings, Origin, Settings, Software,
+    User, ValueError,
 };
 use crate::datapath::{DatapathMode, ParseDatapathModeError};
 
@@ -36,6 +36,9 @@ impl Settings {
             alternate_server: reader.list("alternate_server", file.alternate_server, parse),
             realm: reader.one("realm", file.realm, parse),
             users: reader.users(file.users),
+            auth_secret: reader.secrets(file.auth_secret),
+            auth_secret_file: file.auth_secret_file.map(|path| reader.given(path)),
+            strict_expiry: file.strict_expiry,
             allow_peer: reader.list("allow_peer", file.allow_peer, parse),
             deny_peer: reader.list("deny_peer", file.deny_peer, parse),
             datapath: reader.one("datapath", file.datapath, parse_mode),
@@ -74,6 +77,10 @@ struct File {
     #[serde(default)]
     users: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
+    auth_secret: Vec<Spanned<String>>,
+    auth_secret_file: Option<Spanned<String>>,
+    strict_expiry: Option<bool>,
+    #[serde(default)]
     allow_peer: Vec<Spanned<String>>,
     #[serde(default)]
     deny_peer: Vec<Spanned<String>>,
@@ -92,7 +99,7 @@ struct File {
 }
 
 /// The names of [`File`]'s keys.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 25] = [
     "interfaces",
     "listen",
     "relay_address",
@@ -101,6 +108,9 @@ const KEYS: [&str; 22] = [
     "alternate_server",
     "realm",
     "users",
+    "auth_secret",
+    "auth_secret_file",
+    "strict_expiry",
     "allow_peer",
     "deny_peer",
     "datapath",
@@ -250,6 +260,19 @@ impl Reader<'_> {
         given
     }
 
+    /// As [`Self::list`], without the value in any message.
+    fn secrets(&mut self, secrets: Vec<Spanned<String>>) -> Vec<Given<AuthSecret>> {
+        let mut given = Vec::new();
+        for secret in secrets {
+            let origin = self.origin(&secret.span());
+            match secret.get_ref().parse() {
+                Ok(value) => given.push(Given { value, origin }),
+                Err(error) => self.refuse(origin, "auth_secret", None, error),
+            }
+        }
+        given
+    }
+
     fn refuse(&mut self, origin: Origin, key: &str, value: Option<String>, problem: impl fmt::Display) {
         let problem = problem.to_string();
         self.errors.push(ConfigError { origin, key: key.to_owned(), value, problem });
@@ -365,6 +388,9 @@ mod tests {
             log_addresses = true
             alternate_server = ["192.0.2.2"]
             log_format = "json"
+            auth_secret = ["0123456789abcdef", "fedcba9876543210"]
+            auth_secret_file = "/etc/turnpike/secret"
+            strict_expiry = true
             min_ipv6_mtu = 1400
             software = "relay"
             [users]
@@ -396,6 +422,9 @@ mod tests {
         assert_eq!(lifetimes.nonce.get(), 60);
         assert_eq!(settings.alternate_server[0].value.0.to_string(), "192.0.2.2:3478");
         assert_eq!(settings.log_format, Some(super::super::LogFormat::Json));
+        assert_eq!(settings.auth_secret[1].value.0, "fedcba9876543210");
+        assert_eq!(settings.auth_secret_file.unwrap().value, Path::new("/etc/turnpike/secret"));
+        assert_eq!(settings.strict_expiry, Some(true));
         assert_eq!(settings.min_ipv6_mtu.unwrap().value, 1400);
         assert_eq!(settings.software.unwrap().0.as_deref(), Some("relay"));
         let limits = LimitSettings {
@@ -551,6 +580,12 @@ mod tests {
             let message = refusals(text);
             assert!(!message.contains("hunter2"), "{message}");
             assert!(message.contains("users") || message.contains("alice"), "{message}");
+        }
+        for text in
+            ["auth_secret = [\"hunter2\\n\"]", "auth_secret = \"hunter2\"", "auth_secret = [[\"hunter2\"]]"]
+        {
+            let message = refusals(text);
+            assert!(message.contains(":1: auth_secret: ") && !message.contains("hunter2"), "{message}");
         }
         for password in ["271828", "2.71828", "1979-05-27"] {
             let message = refusals(&format!("[users]\nalice = {password}"));

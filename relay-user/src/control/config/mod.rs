@@ -24,9 +24,9 @@ use crate::{datapath::DatapathMode, turn::Limits};
 
 pub use resolve::resolve;
 pub use values::{
-    AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen, LogFormat,
-    MIN_IPV6_MTU, NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX, Software,
-    User, ValueError,
+    AlternateServer, AuthSecret, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen,
+    LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX,
+    Software, User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.
@@ -54,8 +54,12 @@ pub struct Configuration {
     pub relay_ports: RangeInclusive<u16>,
     /// Realm of the long-term credentials.
     pub realm: String,
-    /// Who may allocate; at least one.
+    /// Who may allocate. There is a user or a secret.
     pub users: Vec<User>,
+    /// Secrets that time-limited credentials are made with.
+    pub auth_secrets: Vec<AuthSecret>,
+    /// Whether a time-limited credential must be valid at every request, not only at Allocate.
+    pub strict_expiry: bool,
     /// Peer ranges that are allowed though they are special.
     pub allow_peer: Vec<IpNet>,
     /// Peer ranges that are refused.
@@ -116,6 +120,12 @@ pub struct Settings {
     pub realm: Option<Given<Realm>>,
     /// `[users]`, `--user`.
     pub users: Vec<Given<User>>,
+    /// `auth_secret`.
+    pub auth_secret: Vec<Given<AuthSecret>>,
+    /// `auth_secret_file`.
+    pub auth_secret_file: Option<Given<PathBuf>>,
+    /// `strict_expiry`.
+    pub strict_expiry: Option<bool>,
     /// `allow_peer`.
     pub allow_peer: Vec<Given<Cidr>>,
     /// `deny_peer`.
@@ -161,6 +171,9 @@ impl Settings {
             alternate_server: either(self.alternate_server, other.alternate_server),
             realm: self.realm.or(other.realm),
             users: either(self.users, other.users),
+            auth_secret: either(self.auth_secret, other.auth_secret),
+            auth_secret_file: self.auth_secret_file.or(other.auth_secret_file),
+            strict_expiry: self.strict_expiry.or(other.strict_expiry),
             allow_peer: either(self.allow_peer, other.allow_peer),
             deny_peer: either(self.deny_peer, other.deny_peer),
             datapath: self.datapath.or(other.datapath),

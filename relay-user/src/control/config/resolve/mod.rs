@@ -28,7 +28,8 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
     let relay_addresses = resolver.relay_addresses(&settings, &interfaces);
     let external_addresses = resolver.external_addresses(&settings.external_ip, &relay_addresses);
     let realm = resolver.realm(settings.realm);
-    let users = resolver.users(settings.users);
+    let secrets = resolver.secrets(settings.auth_secret, settings.auth_secret_file);
+    let users = resolver.users(settings.users, &secrets);
     let lifetimes = resolver.lifetimes(settings.lifetimes);
     let limits = resolver.limits(settings.limits);
     let min_ipv6_mtu = resolver.min_ipv6_mtu(settings.min_ipv6_mtu);
@@ -52,6 +53,8 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         relay_ports: relay_ports.value.0,
         realm,
         users,
+        auth_secrets: secrets,
+        strict_expiry: settings.strict_expiry.unwrap_or(false),
         allow_peer: settings.allow_peer.iter().map(|cidr| cidr.value.0).collect(),
         deny_peer: settings.deny_peer.iter().map(|cidr| cidr.value.0).collect(),
         datapath: datapath.value,

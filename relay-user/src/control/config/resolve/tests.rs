@@ -395,3 +395,55 @@ fn stun_147_software_is_said_unless_switched_off() {
     assert!(resolved("").unwrap().software.unwrap().starts_with("turnpike "));
     assert_eq!(resolved("software = false").unwrap().software, None);
 }
+
+#[test]
+fn secrets_come_from_key_and_file_one_to_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secrets");
+    let toml = format!("auth_secret = [\"{}\"]\nauth_secret_file = {file:?}", "a".repeat(16));
+    let resolved = || resolve(Settings::from_toml("f.toml", &toml)?, &host());
+    let write = |text: &str, mode: u32| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+
+    write(&format!("{}\r\n\n{}\n", "b".repeat(16), "c".repeat(16)), 0o640);
+    let configuration = resolved().unwrap();
+    let secrets = configuration.auth_secrets.iter().map(|secret| secret.0.as_str()).collect::<Vec<_>>();
+    assert_eq!(secrets, ["a".repeat(16), "b".repeat(16), "c".repeat(16)]);
+    assert!(configuration.users.is_empty(), "secrets alone will do");
+    assert_eq!(warnings(&configuration), "");
+
+    write("hunter2\n", 0o644);
+    let warned = warnings(&resolved().unwrap());
+    assert!(warned.contains(&format!("`chmod o= {}`", file.display())), "{warned}");
+    assert!(warned.contains("shorter than 16 characters") && !warned.contains("hunter2"), "{warned}");
+
+    let refusal = || resolved().unwrap_err().to_string();
+    let place = format!("f.toml:2: auth_secret_file {}: ", file.display());
+    write("\n\n", 0o600);
+    assert!(
+        refusal().starts_with(&format!("{place}there is no secret in it: `openssl rand")),
+        "{}",
+        refusal()
+    );
+    write("good enough to be one\nhunter2 \n", 0o600);
+    assert!(refusal().starts_with(&format!("{place}line 2: ")), "{}", refusal());
+    assert!(!refusal().contains("hunter2"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(refusal().starts_with(&format!("{place}cannot be read: ")), "{}", refusal());
+    assert_eq!(refusal().lines().count(), 1, "and nothing else is wrong: {}", refusal());
+}
+
+#[test]
+fn a_file_with_passwords_that_everybody_reads_is_warned_of_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("turnpike.toml");
+    std::fs::write(&file, "[users]\nu = \"p\"\nv = \"p\"\n").unwrap();
+    let warned = |mode: u32| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        warnings(&resolve(Settings::from_file(&file).unwrap(), &host()).unwrap())
+    };
+    assert_eq!(warned(0o644).matches("can be read by every user").count(), 1);
+    assert_eq!(warned(0o640), "");
+}

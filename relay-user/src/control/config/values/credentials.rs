@@ -87,6 +87,42 @@ impl fmt::Debug for User {
     }
 }
 
+/// A secret that time-limited credentials are made with. It shows in no output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthSecret(pub String);
+
+impl AuthSecret {
+    /// Fewer characters can be found out by trying: each client has a name and a password that follows from it.
+    const LENGTH_SAFE: usize = 16;
+
+    /// Whether any client could find it out by trying.
+    pub fn is_weak(&self) -> bool {
+        self.0.len() < Self::LENGTH_SAFE
+    }
+}
+
+impl FromStr for AuthSecret {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text.is_empty() {
+            return Err(ValueError::new("the secret is empty: make one with `openssl rand -hex 32`"));
+        }
+        if text.chars().any(char::is_control) || text.trim() != text {
+            return Err(ValueError::new(
+                "the secret contains control characters, or blanks at an end: make one with `openssl rand -hex 32`",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for AuthSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthSecret(..)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::refusal, *};
@@ -107,5 +143,16 @@ mod tests {
         assert!(!refusal::<User>("hunter2").contains("hunter2"));
         assert!(refusal::<User>("alice:").contains("empty"));
         assert!(refusal::<User>("alice:hunter2\t").contains("the password contains control characters"));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = "hunter2".parse::<AuthSecret>().unwrap();
+        assert!(!format!("{secret:?}").contains("hunter2") && secret.is_weak());
+        assert!(!"0123456789abcdef".parse::<AuthSecret>().unwrap().is_weak());
+        for text in ["", "hunter2\n", " hunter2"] {
+            let message = refusal::<AuthSecret>(text);
+            assert!(message.contains("openssl rand -hex 32") && !message.contains("hunter2"), "{message}");
+        }
     }
 }
