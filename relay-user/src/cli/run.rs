@@ -129,6 +129,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
         limits: Limits::default(),
         alternate_servers: Vec::new(),
         min_ipv6_mtu: 1280,
+        strict_expiry: false,
         strict_permissions: configuration.strict_permissions,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
