@@ -110,6 +110,9 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
     for user in &configuration.users {
         credentials.insert(&user.name, &configuration.realm, &user.password).context("users")?;
     }
+    for secret in &configuration.auth_secrets {
+        credentials.add_secret(secret.0.as_str()).context("auth_secret")?;
+    }
     let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
     let lifetimes = configuration.lifetimes;
     let config = turn::Config {
@@ -130,6 +133,7 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
         limits: configuration.limits,
         alternate_servers: configuration.alternate_servers.clone(),
         min_ipv6_mtu: configuration.min_ipv6_mtu,
+        strict_expiry: configuration.strict_expiry,
         strict_permissions: configuration.strict_permissions,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),

@@ -67,10 +67,10 @@ impl Server {
         nonce_key: [u8; 32],
         rng: impl CryptoRng + Send + 'static,
     ) -> Result<Self, ConfigError> {
-        config.check()?;
+        let config = config.check()?;
         Ok(Self {
             credentials,
-            nonces: Nonces::new(nonce_key),
+            nonces: Nonces::new(nonce_key, config.lifetimes.nonce),
             rng: Box::new(rng),
             own: OwnAddresses::new(&config),
             ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
@@ -227,6 +227,12 @@ impl Server {
         if let Some(relayed) = ended {
             self.ports.release(relayed);
         }
+    }
+
+    /// What time it is for people, since the epoch.
+    pub(super) const fn unix_time(&self, now: BootNanos) -> Duration {
+        let (then, unix) = self.wall_clock;
+        unix.saturating_add(Duration::from_nanos(now.saturating_sub(then)))
     }
 
     fn count_drop(&mut self, handled: Result<(), DropReason>) {
