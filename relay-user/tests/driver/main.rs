@@ -109,7 +109,8 @@ impl Way<'_> {
         (scene::family(self.receives_at), scene::family(self.leaves_for))
     }
 
-    fn send(&self, length: usize) {
+    fn send(&self, scene: &Scene, length: usize) {
+        scene.packets.pass_over();
         self.sender.send_to(&(self.datagram)(&vec![7; length]), self.receives_at);
     }
 
@@ -147,7 +148,7 @@ fn turn_173_178_196_206_208_dp_043_044_dscp_and_ecn_are_carried_between_all_fami
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {
             way.sender.set_ttl(60).set_class(CLASS);
-            way.send(100);
+            way.send(&path.scene, 100);
             let left = way.left(&path.scene);
             assert_eq!((left.ttl, left.class), (59, CLASS), "{} {pair:?}", way.name);
             assert!(!left.is_fragment && !left.has_extension_headers, "TURN-183, TURN-186, TURN-190");
@@ -163,7 +164,7 @@ fn turn_176_188_198_217_icmp_006_007_a_used_up_ttl_is_answered_to_its_sender() {
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {
             way.sender.set_ttl(1);
-            way.send(100);
+            way.send(&path.scene, 100);
             let (packet, icmp) = way.answer(&path.scene);
             let expected = match way.families().0 {
                 V4 => (11, 0),
@@ -188,7 +189,7 @@ fn turn_200_201_211_212_213_dp_045_046_df_as_the_family_it_came_by_has_it() {
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {
             let dont_fragment = |length| {
-                way.send(length);
+                way.send(&path.scene, length);
                 way.left(&path.scene).dont_fragment
             };
             match way.families() {
@@ -216,12 +217,16 @@ fn turn_182_183_184_ipv4_with_df_0_leaves_as_ipv6_fragments_within_the_lowest_mt
         for way in path.ways().iter().filter(|way| way.families() == (V4, V6)) {
             way.sender.set_ttl(60).set_class(CLASS).set_dont_fragment(false);
             let fits = way.longest(MIN_IPV6_MTU);
-            way.send(fits);
+            way.send(&path.scene, fits);
             assert!(!way.left(&path.scene).is_fragment, "{}", way.name);
-            way.send(fits + 4);
+            way.send(&path.scene, fits + 4);
             for _ in 0..2 {
                 let fragment = way.left(&path.scene);
-                assert!(fragment.is_fragment && fragment.length <= MIN_IPV6_MTU, "{}", way.name);
+                assert!(
+                    fragment.is_fragment && fragment.length <= MIN_IPV6_MTU,
+                    "{}: {fragment:?}",
+                    way.name
+                );
                 assert_eq!((fragment.ttl, fragment.class), (59, CLASS));
             }
             // The receiver puts them together: the checksum is right.
@@ -245,7 +250,7 @@ fn turn_181_191_192_203_204_215_icmp_010_011_what_does_not_fit_is_not_sent_and_i
                 // It would not have come this far.
                 continue;
             }
-            way.send(length);
+            way.send(&path.scene, length);
             let (_, icmp) = way.answer(&path.scene);
             let (from, to) = way.families();
             let to_peer = if way.receives_at == path.relayed { 48 } else { 0 };
@@ -268,7 +273,7 @@ fn turn_185_195_205_215_what_came_in_fragments_or_with_df_0_leaves_in_fragments(
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {
             way.sender.set_dont_fragment(false);
-            way.send(2000);
+            way.send(&path.scene, 2000);
             let left = way.left(&path.scene);
             assert!(left.is_fragment, "{} {pair:?}", way.name);
             assert_ne!(left.dont_fragment, Some(true));

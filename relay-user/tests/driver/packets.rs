@@ -3,13 +3,14 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    io::IoSliceMut,
     net::IpAddr,
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
 use etherparse::{Icmpv6Slice, NetSlice, SlicedPacket, TransportSlice};
-use nix::sys::socket::{LinkAddr, recvfrom};
+use nix::sys::socket::{LinkAddr, MsgFlags, recvmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::scene::PATIENCE;
@@ -77,7 +78,7 @@ impl Packets {
             let packet = self.fresh.borrow_mut().pop_front();
             let Some(packet) = packet else {
                 assert!(Instant::now() < deadline, "no such packet among {:#?}", self.old.borrow());
-                self.receive();
+                self.receive(MsgFlags::empty());
                 continue;
             };
             self.old.borrow_mut().push(packet.clone());
@@ -87,19 +88,30 @@ impl Packets {
         }
     }
 
+    /// Passes over all that there is so far.
+    pub fn pass_over(&self) {
+        while self.receive(MsgFlags::MSG_DONTWAIT) {}
+        self.old.borrow_mut().extend(self.fresh.borrow_mut().drain(..));
+    }
+
     /// Whether there was any of this kind so far.
     pub fn seen(&self, wanted: impl FnMut(&Packet) -> bool) -> bool {
         self.old.borrow().iter().chain(&*self.fresh.borrow()).any(wanted)
     }
 
-    fn receive(&self) {
+    /// Takes a packet from the socket, if there is one; with no flags, it waits a little for it.
+    fn receive(&self, flags: MsgFlags) -> bool {
         let mut buffer = vec![0; 1 << 16];
-        let Ok((length, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) else { return };
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let Ok(received) = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) else {
+            return false;
+        };
+        let (length, from) = (received.bytes, received.address);
         // Loopback shows each packet as it leaves and as it comes in.
-        if from.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING) {
-            return;
+        if from.is_none_or(|from| from.pkttype() != libc::PACKET_OUTGOING) {
+            self.fresh.borrow_mut().extend(parse(&buffer[..length]));
         }
-        self.fresh.borrow_mut().extend(parse(&buffer[..length]));
+        true
     }
 }
 
