@@ -163,6 +163,7 @@ struct FileLimits {
     bytes_per_second: Option<u64>,
     burst: Option<u64>,
     unauthenticated_per_second: Option<u32>,
+    icmp_per_second: Option<u32>,
 }
 
 impl From<FileLimits> for LimitSettings {
@@ -175,6 +176,7 @@ impl From<FileLimits> for LimitSettings {
             bytes_per_second: file.bytes_per_second,
             burst: file.burst,
             unauthenticated_per_second: file.unauthenticated_per_second,
+            icmp_per_second: file.icmp_per_second,
         }
     }
 }
@@ -407,6 +409,7 @@ mod tests {
             bytes_per_second = 5
             burst = 6
             unauthenticated_per_second = 7
+            icmp_per_second = 8
             "#,
         )
         .unwrap();
@@ -435,6 +438,7 @@ mod tests {
             bytes_per_second: Some(5),
             burst: Some(6),
             unauthenticated_per_second: Some(7),
+            icmp_per_second: Some(8),
         };
         assert_eq!(settings.limits.unwrap().value, limits);
     }

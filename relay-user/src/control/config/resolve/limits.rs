@@ -50,6 +50,7 @@ impl Resolver<'_> {
             unauthenticated_per_second: given
                 .unauthenticated_per_second
                 .unwrap_or(standard.unauthenticated_per_second),
+            icmp_per_second: given.icmp_per_second.unwrap_or(standard.icmp_per_second),
         }
     }
 
