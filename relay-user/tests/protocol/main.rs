@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod allocate;
+mod alternate_server;
 mod amplification;
 mod authentication;
 mod channel_bind;

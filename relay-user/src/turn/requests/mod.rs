@@ -2,6 +2,7 @@
 //! (RFC 8489 section 6.3). Each method has a file; none changes anything before its last check has passed.
 
 mod allocate;
+mod alternate;
 mod authenticate;
 mod channel_bind;
 mod create_permission;

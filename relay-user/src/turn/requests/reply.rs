@@ -1,5 +1,7 @@
 //! Responses: what each ends in, and what each refusal brings.
 
+use std::net::SocketAddr;
+
 use relay_common::clock::BootNanos;
 
 use crate::turn::{
@@ -43,6 +45,8 @@ pub(super) enum Refusal {
     Error(ErrorCode),
     /// 401 or 438: with realm, a new nonce, and the password algorithms that the nonce tells of.
     Challenge(ErrorCode),
+    /// 300: with another server of the client's address family, and perhaps one of the other.
+    TryAlternate { server: SocketAddr, other_family: Option<SocketAddr> },
     /// 420.
     UnknownAttributes(UnknownAttributes),
 }
@@ -79,6 +83,11 @@ impl Server {
                     .attribute(AttributeType::REALM, self.config.realm.as_bytes())
                     .attribute(AttributeType::NONCE, nonce.as_bytes())
                     .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::OFFER);
+            }
+            Refusal::TryAlternate { server, other_family } => {
+                for &server in std::iter::once(server).chain(other_family) {
+                    response.address(AttributeType::ALTERNATE_SERVER, server);
+                }
             }
             Refusal::UnknownAttributes(unknown) => {
                 response.unknown_attributes(unknown);
@@ -130,6 +139,7 @@ impl Refusal {
     const fn code(&self) -> ErrorCode {
         match self {
             Self::Error(code) | Self::Challenge(code) => *code,
+            Self::TryAlternate { .. } => ErrorCode::TryAlternate,
             Self::UnknownAttributes(_) => ErrorCode::UnknownAttribute,
         }
     }
