@@ -23,6 +23,7 @@ mod relay;
 mod requests;
 mod server;
 mod session;
+mod strangers;
 pub mod stun;
 mod time_limited;
 mod timers;

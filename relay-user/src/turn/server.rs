@@ -23,6 +23,7 @@ use super::{
     ports::RelayedPorts,
     requests::PendingAllocate,
     session::{Session, Totals},
+    strangers::Strangers,
     timers::Timer,
     traffic::Relayed,
 };
@@ -44,6 +45,7 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    pub(super) strangers: Strangers,
     /// What time it was for people, and when.
     pub(super) wall_clock: (BootNanos, Duration),
 }
@@ -65,9 +67,11 @@ impl Server {
         config: Config,
         credentials: Credentials,
         nonce_key: [u8; 32],
-        rng: impl CryptoRng + Send + 'static,
+        mut rng: impl CryptoRng + Send + 'static,
     ) -> Result<Self, ConfigError> {
         let config = config.check()?;
+        let mut source_key = [0; 16];
+        rng.fill_bytes(&mut source_key);
         Ok(Self {
             credentials,
             nonces: Nonces::new(nonce_key, config.lifetimes.nonce),
@@ -80,6 +84,7 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            strangers: Strangers::new(source_key, config.limits.unauthenticated_per_second),
             wall_clock: (0, Duration::ZERO),
             config,
         })

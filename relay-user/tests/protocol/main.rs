@@ -18,6 +18,7 @@ mod random_input;
 mod random_sequences;
 mod refresh;
 mod sans_io;
+mod strangers;
 mod stun;
 mod time_limited;
 mod wire;

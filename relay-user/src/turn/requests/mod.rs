@@ -72,7 +72,7 @@ impl Server {
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let mut reply = Reply { five_tuple, header, fingerprint: false, protection: None };
+        let mut reply = Reply { five_tuple, received: now, header, fingerprint: false, protection: None };
         let granted = match Message::parse(header, bytes) {
             Ok(message) => {
                 reply.fingerprint = message.has_fingerprint();

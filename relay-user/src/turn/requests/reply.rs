@@ -6,6 +6,7 @@ use relay_common::clock::BootNanos;
 
 use crate::turn::{
     address::FiveTuple,
+    drops::DropReason,
     ip::IpHeader,
     long_term_key::LongTermKey,
     nonce::SecurityFeatures,
@@ -21,6 +22,8 @@ use crate::turn::{
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) five_tuple: FiveTuple,
+    /// When the request came.
+    pub(super) received: BootNanos,
     /// The request's.
     pub(super) header: Header,
     /// The request had FINGERPRINT, so the response has.
@@ -102,7 +105,7 @@ impl Server {
     }
 
     /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
-    /// protected (RFC 8489 section 9.2.4).
+    /// protected (RFC 8489 section 9.2.4); else within what its source gets.
     fn send(&mut self, reply: &Reply, mut response: MessageWriter) {
         let five_tuple = reply.five_tuple;
         if let Some(Protection { key, sha256 }) = &reply.protection {
@@ -114,6 +117,9 @@ impl Server {
             } else {
                 response.integrity(key.as_bytes());
             }
+        } else if !self.strangers.admits(reply.received, five_tuple.client.0.ip()) {
+            self.drops.count(DropReason::UnauthenticatedRate);
+            return;
         }
         if reply.fingerprint {
             response.fingerprint();
