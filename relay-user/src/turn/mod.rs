@@ -21,6 +21,7 @@ mod policy;
 mod ports;
 mod relay;
 mod requests;
+mod responses;
 mod server;
 mod session;
 mod strangers;

@@ -22,8 +22,10 @@ use super::{
     own_addresses::OwnAddresses,
     ports::RelayedPorts,
     requests::PendingAllocate,
+    responses::Responses,
     session::{Session, Totals},
     strangers::Strangers,
+    stun::ErrorCode,
     timers::Timer,
     traffic::Relayed,
 };
@@ -45,6 +47,7 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    pub(super) responses: Responses,
     pub(super) strangers: Strangers,
     /// What time it was for people, and when.
     pub(super) wall_clock: (BootNanos, Duration),
@@ -84,6 +87,7 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            responses: Responses::new(),
             strangers: Strangers::new(source_key, config.limits.unauthenticated_per_second),
             wall_clock: (0, Duration::ZERO),
             config,
@@ -185,6 +189,11 @@ impl Server {
     /// What the slow path dropped, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.drops.iter()
+    }
+
+    /// What was answered at least once: the method, the error code of an error response, and how often.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, Option<ErrorCode>, u64)> + '_ {
+        self.responses.iter()
     }
 
     /// Every live allocation, oldest first.

@@ -17,6 +17,7 @@ mod password_algorithms;
 mod random_input;
 mod random_sequences;
 mod refresh;
+mod responses;
 mod sans_io;
 mod strangers;
 mod stun;

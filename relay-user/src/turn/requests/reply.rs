@@ -96,17 +96,17 @@ impl Server {
                 response.unknown_attributes(unknown);
             }
         }
-        self.send(reply, response);
+        self.send(reply, response, Some(code));
     }
 
     /// Sends a success response.
     pub(super) fn respond(&mut self, reply: &Reply, response: MessageWriter) {
-        self.send(reply, response);
+        self.send(reply, response, None);
     }
 
     /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
     /// protected (RFC 8489 section 9.2.4); else within what its source gets.
-    fn send(&mut self, reply: &Reply, mut response: MessageWriter) {
+    fn send(&mut self, reply: &Reply, mut response: MessageWriter, error: Option<ErrorCode>) {
         let five_tuple = reply.five_tuple;
         if let Some(Protection { key, sha256 }) = &reply.protection {
             if let Some(software) = &self.config.software {
@@ -124,6 +124,7 @@ impl Server {
         if reply.fingerprint {
             response.fingerprint();
         }
+        self.responses.count(reply.header.method, error);
         self.effects.outputs.push_back(Output::ToClient {
             five_tuple,
             ip: IpHeader::default(),
