@@ -3,6 +3,7 @@
 
 mod address;
 mod allocation;
+mod bandwidth;
 mod channel;
 pub mod channel_data;
 mod config;
@@ -36,7 +37,7 @@ pub use address::{
 pub use config::{Config, ConfigError, Lifetimes, Limits};
 pub use credentials::{CredentialError, Credentials};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
-pub use icmp::{IcmpError, IcmpMessage};
+pub use icmp::{IcmpError, IcmpMessage, Received};
 pub use ip::{Fragmentation, IpHeader, IpMeta};
 pub use long_term_key::LongTermKey;
 pub use output::{AuthenticationFailure, EndReason, Event, Output};

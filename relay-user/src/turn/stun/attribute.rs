@@ -68,6 +68,8 @@ attributes! {
     ADDRESS_ERROR_CODE = 0x8001;
     /// The algorithms that the server takes.
     PASSWORD_ALGORITHMS = 0x8002;
+    /// The ICMP error that came back for a datagram to a peer.
+    ICMP = 0x8004;
     /// Who made the software.
     SOFTWARE = 0x8022;
     /// Another server, in clear.
