@@ -116,7 +116,7 @@ pub struct LimitSettings {
     pub burst: Option<u64>,
     /// Responses per second to unauthenticated requests of one source.
     pub unauthenticated_per_second: Option<u32>,
-    /// ICMP errors per second that the server makes.
+    /// ICMP errors that the relay makes per second.
     pub icmp_per_second: Option<u32>,
 }
 
