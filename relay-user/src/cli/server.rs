@@ -46,3 +46,38 @@ pub(super) fn build(configuration: &Configuration) -> anyhow::Result<Server> {
     };
     Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use relay_common::outcome::Outcome;
+
+    use super::*;
+    use crate::{
+        control::{
+            config::{Settings, resolve},
+            host::Host,
+        },
+        turn::stun::ErrorCode,
+    };
+
+    const OPERATING: &str = include_str!("../../../docs/operating.md");
+
+    #[test]
+    fn every_reason_and_every_error_code_is_explained_to_operators() {
+        let text = "listen = [\"udp://127.0.0.1\"]\nrealm = \"example.org\"\n[users]\nu = \"p\"\n";
+        let settings = Settings::from_toml("turnpike.toml", text).unwrap();
+        let server = build(&resolve(settings, &Host::read().unwrap()).unwrap()).unwrap();
+        let reasons = server.drops().map(|(reason, _)| reason).collect::<Vec<_>>();
+        assert!(!reasons.is_empty());
+        let outcomes = Outcome::ALL.iter().map(|outcome| outcome.name());
+        for reason in reasons.into_iter().chain(outcomes) {
+            assert!(OPERATING.contains(&format!("`{reason}`")), "{reason} is not in docs/operating.md");
+        }
+        for code in ErrorCode::ALL.iter().map(|code| code.code().to_string()) {
+            let explained = OPERATING
+                .lines()
+                .any(|line| line.starts_with("| ") && line.split(['|', ' ', ',']).any(|w| w == code));
+            assert!(explained, "{code} is not in docs/operating.md");
+        }
+    }
+}
