@@ -1,20 +1,18 @@
 //! `turnpike run`: the daemon.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     signal::{SigHandler, Signal, signal},
 };
-use rand::rngs::StdRng;
 use tokio::{
     signal::unix::{SignalKind, signal as signal_stream},
     sync::mpsc,
     task::LocalSet,
 };
 
-use super::options::ServerOptions;
+use super::{log, options::ServerOptions, server};
 use crate::{
     control::{
         admin::{self, AdminSocket},
@@ -22,8 +20,7 @@ use crate::{
         nic::veth_remedy,
     },
     datapath::{self, XdpOptions},
-    net::{Driver, DriverOptions, bind_listener},
-    turn::{self, Credentials, Lifetimes, Limits, PeerPolicy, Server},
+    net::{Driver, DriverOptions, Endpoint},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -35,8 +32,9 @@ Examples:
 /// Questions of the admin API that may wait for the driver.
 const QUERIES: usize = 16;
 
-pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: ServerOptions, log_level: Option<&str>) -> anyhow::Result<ExitCode> {
     let configuration = options.configuration()?;
+    log::start(log_level, configuration.log_format);
     for note in &configuration.notes {
         match note {
             Note::Default(text) => tracing::info!("{text}"),
@@ -57,9 +55,12 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
 
     // First what fails when another daemon runs, so that its pins are left alone.
     let (_admin_socket, admin_listener) = AdminSocket::bind(&configuration.admin_socket)?;
-    let listeners =
-        configuration.listeners.iter().map(|&address| bind_listener(address)).collect::<Result<_, _>>()?;
-    let server = server(&configuration)?;
+    let listeners = configuration
+        .listeners
+        .iter()
+        .map(|&address| Endpoint::listener(address))
+        .collect::<Result<_, _>>()?;
+    let server = server::build(&configuration)?;
     let opened = datapath::open(XdpOptions {
         interfaces: configuration.interfaces.clone(),
         mode: configuration.datapath,
@@ -102,38 +103,6 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     admin.abort();
     driver.shutdown();
     Ok(())
-}
-
-fn server(configuration: &Configuration) -> anyhow::Result<Server> {
-    let mut credentials = Credentials::default();
-    for user in &configuration.users {
-        credentials.insert(&user.name, &configuration.realm, &user.password).context("users")?;
-    }
-    let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
-    let lifetimes = configuration.lifetimes;
-    let config = turn::Config {
-        realm: configuration.realm.clone(),
-        software: Some(concat!("turnpike ", env!("CARGO_PKG_VERSION")).to_owned()),
-        relay_addresses: configuration.relay_addresses.clone(),
-        relay_ports: configuration.relay_ports.clone(),
-        external_addresses: configuration.external_addresses.clone(),
-        listeners: configuration.listeners.clone(),
-        host_addresses: configuration.host_addresses.clone(),
-        lifetimes: Lifetimes {
-            default: seconds(lifetimes.default),
-            max: seconds(lifetimes.max),
-            permission: seconds(lifetimes.permission),
-            channel: seconds(lifetimes.channel),
-            ..Lifetimes::default()
-        },
-        limits: Limits::default(),
-        alternate_servers: Vec::new(),
-        min_ipv6_mtu: 1280,
-        strict_permissions: configuration.strict_permissions,
-        rfc5766_channels: configuration.rfc5766_channels,
-        policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
-    };
-    Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)
 }
 
 /// What tells operators and scripts that clients are served.

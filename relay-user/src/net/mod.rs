@@ -2,12 +2,15 @@
 
 mod clock;
 mod driver;
+mod ended;
+mod log;
 mod log_limit;
 pub mod next_hop;
+mod raw;
 mod report;
 mod udp;
 
 pub use clock::boot_now;
 pub use driver::{Driver, DriverOptions};
 pub use report::DatapathInfo;
-pub use udp::{BindError, bind_listener};
+pub use udp::{BindError, Endpoint};

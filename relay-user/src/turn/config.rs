@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::{address::Family, policy::PeerPolicy};
+use super::{address::Family, opaque_string::opaque_string, policy::PeerPolicy};
 
 /// Settings of a [`Server`](super::Server), which checks them.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The realm of all users: 1 to 64 bytes, so that a 401 fits 160 bytes.
+    /// The realm of all users: 1 to 52 bytes in the form that OpaqueString (RFC 8265) gives it, so that a 401 fits
+    /// 160 bytes.
     pub realm: String,
     /// SOFTWARE in authenticated responses; `None` to send none (RFC 8489 section 16.1.2).
     pub software: Option<String>,
@@ -37,6 +38,8 @@ pub struct Config {
     /// The lowest MTU to expect on IPv6 paths: what came as IPv4 with DF=0 is sent in fragments of at most so
     /// many bytes (RFC 7915 section 4.1).
     pub min_ipv6_mtu: u16,
+    /// The end of a time-limited credential counts at every request, and not only at Allocate.
+    pub strict_expiry: bool,
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
@@ -75,15 +78,18 @@ pub struct Limits {
     pub channels: u32,
     /// Application bytes per second of one allocation, both directions together: what exceeds it is dropped.
     pub bytes_per_second: u64,
-    /// Application bytes that may come at once on top of that rate.
+    /// Application bytes that may come at once on top of that rate: at least one datagram's 65,535. Zero for a
+    /// quarter of a second's worth.
     pub burst: u64,
     /// Responses per second to unauthenticated requests of one source (IPv4 address, IPv6 /64).
     pub unauthenticated_per_second: u32,
+    /// ICMP errors per second that the server makes (TTL used up, packet too big); zero to make none.
+    pub icmp_per_second: u32,
 }
 
 impl Default for Limits {
     /// 1024 permissions and channels (more than any ICE agent has candidates to try), 200 unauthenticated
-    /// responses per second; the rest without limit.
+    /// responses and 100 ICMP errors per second; the rest without limit.
     fn default() -> Self {
         Self {
             allocations: 0,
@@ -93,6 +99,7 @@ impl Default for Limits {
             bytes_per_second: 0,
             burst: 0,
             unauthenticated_per_second: 200,
+            icmp_per_second: 100,
         }
     }
 }
@@ -114,7 +121,10 @@ impl Default for Lifetimes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The realm is empty, too long, or not plain text.
-    #[error("realm {realm:?}: it must have 1 to 64 bytes and no control characters or quotes")]
+    #[error(
+        "realm {realm:?}: it must have 1 to {MAX_REALM_LEN} bytes and no control, invisible or unassigned \
+         characters, quotes or backslashes"
+    )]
     Realm {
         /// As configured.
         realm: String,
@@ -160,24 +170,37 @@ pub enum ConfigError {
         /// As configured.
         external: IpAddr,
     },
-    /// A lifetime is zero, or the maximum is below the default.
-    #[error("lifetimes: none may be zero, and max not be below default")]
+    /// A lifetime is zero, the maximum is below the default, or nonces are good for more than an hour.
+    #[error("lifetimes: none may be zero, max not be below default, and nonce not be above 3600")]
     Lifetimes,
     /// Allocations that may have no permission or no channel are of no use.
     #[error("limits: permissions and channels must be at least 1")]
     Limits,
+    /// An alternate server must be another, and one of each address family is enough.
+    #[error(
+        "alternate_server {server}: it must be a unicast address and port that is no listener of this server, \
+         and there can be only one of each address family"
+    )]
+    AlternateServer {
+        /// As configured.
+        server: SocketAddr,
+    },
 }
 
-/// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 8 of FINGERPRINT)
-/// has at most 160 bytes.
-const MAX_REALM_LEN: usize = 64;
+/// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 12 of
+/// PASSWORD-ALGORITHMS, 8 of FINGERPRINT, 4 before the realm) has at most 160 bytes.
+const MAX_REALM_LEN: usize = 52;
+
+/// The longest that a nonce may be good for (RFC 8656 section 5).
+const MAX_NONCE_LIFETIME: Duration = Duration::from_secs(3600);
 
 impl Config {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let realm_is_text = !self.realm.chars().any(|c| c.is_control() || c == '"' || c == '\\');
-        if self.realm.is_empty() || self.realm.len() > MAX_REALM_LEN || !realm_is_text {
-            return Err(ConfigError::Realm { realm: self.realm.clone() });
-        }
+    /// The same, with the realm as it is sent, if it will do.
+    pub(super) fn check(mut self) -> Result<Self, ConfigError> {
+        let realm = opaque_string(&self.realm)
+            .filter(|realm| realm.len() <= MAX_REALM_LEN && !realm.contains(['"', '\\']));
+        let Some(realm) = realm else { return Err(ConfigError::Realm { realm: self.realm }) };
+        self.realm = realm;
         if self.software.as_ref().is_some_and(|software| software.is_empty() || software.len() > 127) {
             return Err(ConfigError::Software);
         }
@@ -207,13 +230,23 @@ impl Config {
             }
         }
         let Lifetimes { default, max, permission, channel, nonce } = self.lifetimes;
-        if max < default || [default, permission, channel, nonce].contains(&Duration::ZERO) {
+        let is_zero = [default, permission, channel, nonce].contains(&Duration::ZERO);
+        if max < default || is_zero || nonce > MAX_NONCE_LIFETIME {
             return Err(ConfigError::Lifetimes);
         }
         if self.limits.permissions == 0 || self.limits.channels == 0 {
             return Err(ConfigError::Limits);
         }
-        Ok(())
+        for (position, &server) in self.alternate_servers.iter().enumerate() {
+            let ip = server.ip();
+            let is_address = server.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
+            let mut earlier = self.alternate_servers[..position].iter();
+            let is_only = earlier.all(|other| other.is_ipv4() != server.is_ipv4());
+            if !is_address || !is_only || self.listeners.contains(&server) {
+                return Err(ConfigError::AlternateServer { server });
+            }
+        }
+        Ok(self)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod address;
 mod allocation;
+mod bandwidth;
 mod channel;
 pub mod channel_data;
 mod config;
@@ -12,7 +13,9 @@ mod flow;
 mod icmp;
 mod ip;
 mod ipv4_in_ipv6;
+mod long_term_key;
 mod nonce;
+mod opaque_string;
 mod output;
 mod own_addresses;
 mod permission;
@@ -22,9 +25,12 @@ mod quota;
 mod relay;
 mod requests;
 mod reservation;
+mod responses;
 mod server;
 mod session;
+mod strangers;
 pub mod stun;
+mod time_limited;
 mod timers;
 mod traffic;
 
@@ -32,10 +38,11 @@ pub use address::{
     ChannelNumber, ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
 };
 pub use config::{Config, ConfigError, Lifetimes, Limits};
-pub use credentials::{CredentialError, Credentials, LongTermKey};
+pub use credentials::{CredentialError, Credentials};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
-pub use icmp::{IcmpError, IcmpMessage};
+pub use icmp::{IcmpError, IcmpMessage, Received};
 pub use ip::{Fragmentation, IpHeader, IpMeta};
+pub use long_term_key::LongTermKey;
 pub use output::{AuthenticationFailure, EndReason, Event, Output};
 pub use policy::PeerPolicy;
 pub use server::{OpenError, Server};

@@ -4,24 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{config::Limits, stun::ErrorCode};
 
-/// Allocations of each user (by quota name, see [`user_of`]) and of all, and the limits of both.
+/// Allocations of each user and of all, and the limits of both. Users of time-limited credentials go by what follows
+/// the time in their user names, for these are new with each credential.
 #[derive(Debug)]
 pub(super) struct Quotas {
     total: u32,
     by_user: HashMap<Arc<str>, u32>,
     max_total: u32,
     max_per_user: u32,
-}
-
-/// The name that a user's allocations are counted by: of `"<unix seconds>:<name>"`, what follows the time, for a
-/// user of time-limited credentials has a new user name with each.
-pub(super) fn user_of(username: &Arc<str>) -> Arc<str> {
-    match username.split_once(':') {
-        Some((time, name)) if !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit()) => {
-            name.into()
-        }
-        _ => Arc::clone(username),
-    }
 }
 
 impl Quotas {
@@ -114,14 +104,5 @@ mod tests {
         quotas.release(&alice, 1);
         quotas.release(&bob, 1);
         assert!(quotas.by_user.is_empty() && quotas.total == 0, "users without anything take no memory");
-    }
-
-    #[test]
-    fn turn_058_users_of_time_limited_credentials_are_told_apart_by_what_follows_the_time() {
-        let user = |username: &str| user_of(&username.into());
-        assert_eq!(user("1700000000:alice"), user("1800000000:alice"));
-        assert_ne!(user("1700000000:alice"), user("1700000000:bob"));
-        assert_eq!(&*user("alice:7"), "alice:7");
-        assert_eq!(&*user(":7"), ":7");
     }
 }

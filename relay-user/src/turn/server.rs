@@ -11,11 +11,12 @@ use relay_common::{
 use super::{
     address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::{Allocations, Effects, Ended},
+    bandwidth::Meter,
     config::{Config, ConfigError},
     credentials::Credentials,
     drops::{DropReason, Drops},
     flow::AllocationId,
-    icmp::IcmpError,
+    icmp::{IcmpError, Received},
     ip::IpMeta,
     nonce::Nonces,
     output::{EndReason, Output},
@@ -24,7 +25,10 @@ use super::{
     quota::Quotas,
     requests::PendingAllocate,
     reservation::{Reservation, Reservations},
+    responses::Responses,
     session::{Session, Totals},
+    strangers::Strangers,
+    stun::ErrorCode,
     timers::Timer,
     traffic::Relayed,
 };
@@ -48,6 +52,10 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    pub(super) responses: Responses,
+    pub(super) strangers: Strangers,
+    /// ICMP errors that the server made.
+    pub(super) icmp_meter: Meter,
     /// What time it was for people, and when.
     pub(super) wall_clock: (BootNanos, Duration),
 }
@@ -69,12 +77,14 @@ impl Server {
         config: Config,
         credentials: Credentials,
         nonce_key: [u8; 32],
-        rng: impl CryptoRng + Send + 'static,
+        mut rng: impl CryptoRng + Send + 'static,
     ) -> Result<Self, ConfigError> {
-        config.check()?;
+        let config = config.check()?;
+        let mut source_key = [0; 16];
+        rng.fill_bytes(&mut source_key);
         Ok(Self {
             credentials,
-            nonces: Nonces::new(nonce_key),
+            nonces: Nonces::new(nonce_key, config.lifetimes.nonce),
             rng: Box::new(rng),
             own: OwnAddresses::new(&config),
             ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
@@ -87,25 +97,29 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            responses: Responses::new(),
+            strangers: Strangers::new(source_key, config.limits.unauthenticated_per_second),
+            icmp_meter: Meter::default(),
             wall_clock: (0, Duration::ZERO),
             config,
         })
     }
 
     /// A datagram has come to a listener.
-    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, _meta: IpMeta, datagram: &[u8]) {
+    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, meta: IpMeta, datagram: &[u8]) {
         self.expire(now);
         let first_byte = datagram.first().map_or(FirstByte::Other, |&byte| classify(byte));
         let handled = match first_byte {
-            FirstByte::Stun => self.handle_stun(now, five_tuple, datagram),
-            FirstByte::ChannelData => self.relay_channel_data(five_tuple, datagram),
+            FirstByte::Stun => self.handle_stun(now, five_tuple, meta, datagram),
+            FirstByte::ChannelData => self.relay_channel_data(now, five_tuple, meta, datagram),
             FirstByte::Rfc5766ChannelData if self.config.rfc5766_channels => {
-                self.relay_channel_data(five_tuple, datagram)
+                self.relay_channel_data(now, five_tuple, meta, datagram)
             }
             FirstByte::Dtls => Err(DropReason::Dtls),
             FirstByte::Rfc5766ChannelData | FirstByte::Other => Err(DropReason::NotTurn),
         };
-        self.count_drop(handled);
+        let (source, destination) = (five_tuple.client.0, five_tuple.server.0);
+        self.settle(now, &Received { source, destination, meta, payload: datagram }, handled);
     }
 
     /// A datagram with `data` has come from `peer` to the relayed address.
@@ -114,17 +128,29 @@ impl Server {
         now: BootNanos,
         relayed: RelayedAddr,
         peer: PeerAddr,
-        _meta: IpMeta,
+        meta: IpMeta,
         data: &[u8],
     ) {
         self.expire(now);
-        let handled = self.relay_peer_data(relayed, peer, data);
-        self.count_drop(handled);
+        let handled = self.relay_peer_data(now, relayed, peer, meta, data);
+        let received = Received { source: peer.0, destination: relayed.0, meta, payload: data };
+        self.settle(now, &received, handled);
+    }
+
+    /// What was made of `received`, the last datagram given to the server, did not fit the outgoing link, which is
+    /// of this family and takes IP packets of at most `mtu` bytes. It was not sent.
+    pub fn handle_too_big(&mut self, now: BootNanos, received: &Received<'_>, link: Family, mtu: u32) {
+        self.expire(now);
+        self.drops.count(DropReason::Mtu);
+        self.answer_too_big(now, received, link, mtu);
     }
 
     /// An ICMP error has come back for a datagram that left from the relayed address.
-    pub fn handle_icmp(&mut self, now: BootNanos, _relayed: RelayedAddr, _error: IcmpError) {
+    pub fn handle_icmp(&mut self, now: BootNanos, relayed: RelayedAddr, error: IcmpError) {
         self.expire(now);
+        if let Err(reason) = self.relay_icmp(relayed, error) {
+            self.drops.count(reason);
+        }
     }
 
     /// Tells the server what time it is for people, which time-limited credentials are judged by: `unix` since
@@ -198,6 +224,11 @@ impl Server {
         self.drops.iter()
     }
 
+    /// What was answered at least once: the method, the error code of an error response, and how often.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, Option<ErrorCode>, u64)> + '_ {
+        self.responses.iter()
+    }
+
     /// Every live allocation, oldest first.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
         self.allocations.iter().map(|allocation| allocation.session(&self.own))
@@ -259,9 +290,18 @@ impl Server {
         }
     }
 
-    fn count_drop(&mut self, handled: Result<(), DropReason>) {
-        if let Err(reason) = handled {
-            self.drops.count(reason);
+    /// What time it is for people, since the epoch.
+    pub(super) const fn unix_time(&self, now: BootNanos) -> Duration {
+        let (then, unix) = self.wall_clock;
+        unix.saturating_add(Duration::from_nanos(now.saturating_sub(then)))
+    }
+
+    /// Counts what was dropped, and says so where somebody is to know.
+    fn settle(&mut self, now: BootNanos, received: &Received<'_>, handled: Result<(), DropReason>) {
+        let Err(reason) = handled else { return };
+        self.drops.count(reason);
+        if reason == DropReason::Ttl {
+            self.answer_time_exceeded(now, received);
         }
     }
 }

@@ -136,3 +136,22 @@ fn turn_057_an_unclaimed_reservation_stops_counting_when_it_expires() {
     pair.advance(seconds(60));
     assert!(pair.ask_allocate(second, &[wire::even_port(0x80)]).is_success());
 }
+
+#[test]
+fn turn_058_users_of_time_limited_credentials_count_by_what_follows_the_time() {
+    let limited = |config: &mut Config| config.limits.allocations_per_user = 1;
+    let mut pair = Pair::with_users(limited, |credentials| credentials.add_secret("north").unwrap());
+    pair.server.set_wall_clock(pair.now, seconds(1_700_000_000));
+    let mut client = |username: &'static str, address| {
+        let password = wire::time_limited_password("north", username).leak();
+        client_of(&mut pair, (username, password), address)
+    };
+    let alice = client("1700003600:alice", "203.0.113.2:4000");
+    let alice_later = client("1700003601:alice", "203.0.113.3:4000");
+    let bob = client("1700003600:bob", "203.0.113.4:4000");
+    pair.allocate(alice);
+    assert_eq!(pair.ask_allocate(alice_later, &[]).error(), 486);
+    pair.allocate(bob);
+    pair.refresh(alice, 0);
+    pair.allocate(alice_later);
+}

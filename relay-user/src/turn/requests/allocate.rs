@@ -12,7 +12,6 @@ use crate::turn::{
     output::Output,
     own_addresses::OwnAddresses,
     ports::Parity,
-    quota,
     reservation::Token,
     server::{OpenError, Server, after},
     stun::{AttributeType, ErrorCode, Message, MessageWriter},
@@ -83,8 +82,10 @@ impl Server {
         if self.pending.values().any(|pending| pending.reply.five_tuple == five_tuple) {
             return Ok(None);
         }
+        // 11. Before anything is counted.
+        self.redirect(&request.reply.five_tuple)?;
         // 10.
-        let quota_user = quota::user_of(&request.username);
+        let quota_user = request.quota_user.clone();
         let source = match wanted.port {
             Port::Free(parity) => {
                 let source = Source::Free(parity);

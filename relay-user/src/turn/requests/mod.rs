@@ -2,6 +2,7 @@
 //! (RFC 8489 section 6.3). Each method has a file; none changes anything before its last check has passed.
 
 mod allocate;
+mod alternate;
 mod authenticate;
 mod channel_bind;
 mod create_permission;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use relay_common::clock::BootNanos;
 
 pub(super) use allocate::PendingAllocate;
+use authenticate::User;
 use reply::{Refusal, Reply};
 
 use super::{
     address::FiveTuple,
     allocation::Allocation,
     drops::DropReason,
+    ip::IpMeta,
     server::Server,
     stun::{
         AttributeType, Class, ErrorCode, Header, Malformed, Message, MessageError, MessageWriter, Method,
@@ -30,6 +33,8 @@ struct Request<'a> {
     now: BootNanos,
     message: &'a Message<'a>,
     username: Arc<str>,
+    /// Whom quotas count: the user name without the time of a time-limited credential.
+    quota_user: Arc<str>,
     reply: Reply,
 }
 
@@ -42,6 +47,7 @@ impl Server {
         &mut self,
         now: BootNanos,
         five_tuple: FiveTuple,
+        meta: IpMeta,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let (header, bytes) = Header::parse(datagram).map_err(|_| DropReason::NotStun)?;
@@ -54,7 +60,9 @@ impl Server {
                 | Method::CREATE_PERMISSION
                 | Method::CHANNEL_BIND,
             ) => self.handle_request(now, five_tuple, header, bytes),
-            (Class::Indication, Method::SEND) => self.relay_send_indication(five_tuple, header, bytes),
+            (Class::Indication, Method::SEND) => {
+                self.relay_send_indication(now, five_tuple, meta, header, bytes)
+            }
             // Keeps a NAT binding alive, and is done with that (RFC 8489 section 6.3.2).
             (Class::Indication, Method::BINDING) => Ok(()),
             _ => Err(DropReason::UnsupportedMethod),
@@ -68,7 +76,7 @@ impl Server {
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let mut reply = Reply { five_tuple, header, fingerprint: false, key: None };
+        let mut reply = Reply { five_tuple, received: now, header, fingerprint: false, protection: None };
         let granted = match Message::parse(header, bytes) {
             Ok(message) => {
                 reply.fingerprint = message.has_fingerprint();
@@ -96,10 +104,10 @@ impl Server {
             known_attributes_only(message)?;
             return Ok(Some(binding(reply)));
         }
-        let user = self.authenticate(now, reply.five_tuple, message)?;
-        reply.key = Some(user.key);
+        let User { name, quota_user, protection } = self.authenticate(now, reply.five_tuple, message)?;
+        reply.protection = Some(protection);
         known_attributes_only(message)?;
-        let request = Request { now, message, username: user.name, reply: reply.clone() };
+        let request = Request { now, message, username: name, quota_user, reply: reply.clone() };
         match method {
             Method::ALLOCATE => self.allocate(&request),
             Method::REFRESH => self.refresh(&request),
