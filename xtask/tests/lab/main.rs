@@ -12,5 +12,6 @@ mod full;
 mod host_link;
 mod janitor;
 mod kill;
+mod many;
 mod scene;
 mod stop;
