@@ -13,7 +13,7 @@ use crate::bootstrap::{Need, bootstrap};
 use crate::browser::{self, Call, Report};
 use crate::lab::{self, CLIENT_NIC, Family, Lab, PEER_NIC, Relay, RelayOptions};
 use crate::privilege::Privilege;
-use crate::workspace::Profile;
+use crate::workspace::{self, Profile};
 use crate::{build, interrupt, process};
 use judge::{Direction, Verdict};
 use tap::{Seen, Tap};
@@ -34,12 +34,19 @@ pub struct Arguments {
     /// The lab relay's datapath.
     #[arg(long, default_value = "auto", value_parser = ["auto", "xdp-native", "xdp-generic", "userspace"])]
     datapath: String,
+    /// Install and build nothing: run what an earlier build left.
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// Makes the call and judges it: the exit status says whether it passed.
 pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    bootstrap(Need::Test, false)?;
-    let binary = build::build(Profile::Release, false)?;
+    let binary = if arguments.no_build {
+        workspace::turnpike(Profile::Release)
+    } else {
+        bootstrap(Need::Test, false)?;
+        build::build(Profile::Release, false)?
+    };
     if Privilege::detect() != Privilege::Root {
         bail!(
             "the lab makes network namespaces: run this as root, for example with\n  sudo -E $(which cargo) xtask soak"
