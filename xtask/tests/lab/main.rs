@@ -10,6 +10,7 @@ mod coturn;
 mod fallback;
 mod full;
 mod host_link;
+mod ip_header;
 mod janitor;
 mod kill;
 mod many;
