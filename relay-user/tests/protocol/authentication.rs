@@ -44,7 +44,7 @@ fn assert_challenge(response: &Message, code: u16) {
 }
 
 #[test]
-fn stun_083_084_turn_001_033_034_no_integrity_attribute_gives_401_with_realm_and_nonce() {
+fn stun_083_084_085_turn_001_033_034_no_integrity_attribute_gives_401_with_realm_and_nonce() {
     let mut pair = Pair::new();
     let nonce = nonce(&mut pair);
     for method in METHODS {
