@@ -69,7 +69,7 @@ fn stun_086_087_missing_attributes_give_a_bare_400() {
 }
 
 #[test]
-fn stun_092_093_unknown_user_gives_401() {
+fn stun_072_073_092_093_unknown_user_gives_401() {
     let mut pair = Pair::new();
     let nonce = nonce(&mut pair);
     let key = wire::long_term_key("mallory", REALM, PASSWORD);

@@ -143,7 +143,7 @@ fn stun_046_turn_015_fingerprint_is_answered_with_fingerprint() {
     assert!(challenge.has(0x8028));
     let request = Builder::new(wire::REQUEST, wire::ALLOCATE, [2; 12])
         .attribute(&wire::requested_transport(17))
-        .credentials(crate::pair::USER, crate::pair::REALM, challenge.attribute(0x0015).unwrap())
+        .credentials(USER, REALM, challenge.attribute(0x0015).unwrap())
         .integrity(&key)
         .fingerprint()
         .build();
@@ -218,7 +218,7 @@ fn responses(pair: &mut Pair) -> Vec<(u16, [u8; 12], Happened)> {
 }
 
 #[test]
-fn stun_004_009_030_034_036_039_every_response_belongs_to_its_request() {
+fn stun_004_009_030_034_036_039_turn_082_every_response_belongs_to_its_request() {
     let mut pair = Pair::new();
     let responses = responses(&mut pair);
     let mut successes = 0;
