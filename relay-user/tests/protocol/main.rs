@@ -13,6 +13,7 @@ mod data;
 mod demultiplex;
 mod flows;
 mod hairpin;
+mod holes;
 mod icmp;
 mod ip_header;
 mod pair;
