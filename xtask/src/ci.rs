@@ -4,23 +4,25 @@ use std::process::{Command, ExitCode};
 
 use crate::bootstrap::{Need, bootstrap};
 use crate::build::REQUIRE_BPF;
-use crate::{process, test, workspace};
+use crate::{conformance, process, test, workspace};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stop before the tests: formatting, lints and documentation only.
+    /// Stop before the tests: formatting, lints, documentation and the conformance page only.
     #[arg(long)]
     lint: bool,
 }
 
-/// Checks formatting, lints and documentation, then runs every test.
+/// Checks formatting, lints, documentation and the conformance page, then runs every test.
 pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     bootstrap(Need::Build, false)?;
     for mut check in lints() {
         println!("$ {}", process::display(&check));
         process::run(check.current_dir(workspace::root()).env(REQUIRE_BPF.0, REQUIRE_BPF.1))?;
     }
+    println!("$ cargo xtask conformance --check");
+    conformance::check(workspace::root())?;
     if arguments.lint {
         return Ok(ExitCode::SUCCESS);
     }

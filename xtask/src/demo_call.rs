@@ -1,7 +1,7 @@
 //! The demonstration call: a client that sends voice-like ChannelData through the relay to a peer that echoes
 //! it, and keeps its allocation, permission and channel alive.
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -55,7 +55,7 @@ impl DemoCall {
         let bind = |address| UdpSocket::bind(SocketAddr::from((address, 0)));
         let echo_socket = lab.peer().run(|| bind(PEERS[0])).context("could not bind the peer")?;
         let client_socket = lab.client().run(|| bind(CLIENTS[0])).context("could not bind the client")?;
-        let SocketAddr::V4(peer) = echo_socket.local_addr()? else { bail!("the peer is bound to IPv4") };
+        let peer = echo_socket.local_addr()?;
 
         let shared = Arc::new(Shared::default());
         let echo = std::thread::spawn({
@@ -105,7 +105,7 @@ impl Drop for DemoCall {
     }
 }
 
-fn call(client: &mut TurnClient, peer: SocketAddrV4, lifetime: u32, shared: &Shared) -> anyhow::Result<()> {
+fn call(client: &mut TurnClient, peer: SocketAddr, lifetime: u32, shared: &Shared) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut next_refresh = started + REFRESH_INTERVAL;
     let mut next_packet = started;

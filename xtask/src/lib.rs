@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod browser;
 pub mod build;
 pub mod ci;
+pub mod conformance;
 pub mod demo_call;
 pub mod host_report;
 pub mod interrupt;

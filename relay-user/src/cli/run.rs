@@ -22,7 +22,7 @@ use crate::{
         nic::veth_remedy,
     },
     datapath::{self, XdpOptions},
-    net::{Driver, DriverOptions, bind_listener},
+    net::{Driver, DriverOptions, Endpoint},
     turn::{self, Credentials, Lifetimes, Limits, PeerPolicy, Server},
 };
 
@@ -57,8 +57,11 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
 
     // First what fails when another daemon runs, so that its pins are left alone.
     let (_admin_socket, admin_listener) = AdminSocket::bind(&configuration.admin_socket)?;
-    let listeners =
-        configuration.listeners.iter().map(|&address| bind_listener(address)).collect::<Result<_, _>>()?;
+    let listeners = configuration
+        .listeners
+        .iter()
+        .map(|&address| Endpoint::listener(address))
+        .collect::<Result<_, _>>()?;
     let server = server(&configuration)?;
     let opened = datapath::open(XdpOptions {
         interfaces: configuration.interfaces.clone(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     datapath::{self, DatapathMode, OpenError, Pinned, program::PROGRAM},
-    net::bind_listener,
+    net::Endpoint,
 };
 
 /// One thing that was looked at.
@@ -120,7 +120,7 @@ impl Preflight {
 
     fn listeners(&mut self, listeners: &[SocketAddr]) {
         for &address in listeners {
-            match bind_listener(address) {
+            match Endpoint::listener(address) {
                 Ok(_) => self.well(format!("udp://{address} is free")),
                 Err(error) => self.fail(error.to_string()),
             }

@@ -6,23 +6,20 @@ use std::{
     collections::HashMap,
     io, mem,
     net::SocketAddr,
-    os::fd::AsRawFd,
     rc::{Rc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::sys::resource::{Resource, getrlimit};
 use relay_common::clock::BootNanos;
-use tokio::{
-    net::UdpSocket,
-    task::{AbortHandle, JoinHandle, spawn_local},
-};
+use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use super::{
     boot_now,
     log_limit::LogLimit,
+    raw::RawSockets,
     report::{self, DatapathInfo},
-    udp,
+    udp::{self, Endpoint},
 };
 use crate::{
     control::{
@@ -31,8 +28,8 @@ use crate::{
     },
     datapath::{Datapath, InstallError},
     turn::{
-        AuthenticationFailure, ClientAddr, Event, FiveTuple, Flow, FlowId, IpMeta, OpenError, Output,
-        PeerAddr, RelayedAddr, Server, ServerAddr, Transport,
+        AuthenticationFailure, ClientAddr, Event, Family, FiveTuple, Flow, FlowId, Fragmentation, IpHeader,
+        OpenError, Output, PeerAddr, Received, RelayedAddr, Server, ServerAddr, Transport,
     },
 };
 
@@ -58,7 +55,7 @@ pub struct DriverOptions {
     /// What `status` says of the datapath.
     pub datapath_info: DatapathInfo,
     /// Open listeners.
-    pub listeners: Vec<UdpSocket>,
+    pub listeners: Vec<Endpoint>,
     /// Whether clients' and peers' addresses may stand in the log.
     pub log_addresses: bool,
 }
@@ -73,9 +70,19 @@ impl Driver {
     /// Begins to serve, in tasks of the [`LocalSet`](tokio::task::LocalSet) that the caller runs in.
     pub fn start(options: DriverOptions) -> io::Result<Self> {
         let mut listeners = HashMap::new();
-        for socket in options.listeners {
-            listeners.insert(socket.local_addr()?, Rc::new(socket));
+        for endpoint in options.listeners {
+            listeners.insert(endpoint.address(), Rc::new(endpoint));
         }
+        let raw = match RawSockets::open() {
+            Ok(raw) => Some(raw),
+            Err(error) => {
+                tracing::warn!(
+                    "senders do not hear of a TTL that is used up or of a packet that is too big, and IPv6 fragments \
+                     are as large as the link takes: no raw socket: {error} (CAP_NET_RAW is needed)"
+                );
+                None
+            }
+        };
         let state = Rc::new_cyclic(|myself| {
             RefCell::new(State {
                 myself: myself.clone(),
@@ -85,6 +92,7 @@ impl Driver {
                 started: boot_now(),
                 datapath_ticked: 0,
                 listeners,
+                raw,
                 relayed: HashMap::new(),
                 buffer: vec![0; udp::DATAGRAM_MAX],
                 log_addresses: options.log_addresses,
@@ -97,6 +105,7 @@ impl Driver {
         let mut tasks = vec![spawn_local(keep_time(Rc::downgrade(&state)))];
         {
             let mut state = state.borrow_mut();
+            state.set_wall_clock(boot_now());
             let listeners = state.listeners.iter().map(|(&address, socket)| (address, Rc::clone(socket)));
             for (address, socket) in listeners.collect::<Vec<_>>() {
                 state.tell_datapath("listener", address, |datapath| datapath.add_listener(address));
@@ -151,14 +160,14 @@ enum Source {
 }
 
 /// Reads a socket for as long as it is open.
-async fn receive(state: Weak<RefCell<State>>, socket: Rc<UdpSocket>, source: Source) {
+async fn receive(state: Weak<RefCell<State>>, endpoint: Rc<Endpoint>, source: Source) {
     loop {
-        if let Err(error) = socket.readable().await {
+        if let Err(error) = endpoint.ready().await {
             tracing::error!("{source:?}: the socket cannot be waited for: {error}");
             return;
         }
         let Some(state) = state.upgrade() else { return };
-        state.borrow_mut().receive_batch(&socket, source);
+        state.borrow_mut().receive_batch(&endpoint, source);
         drop(state);
         // The socket may be readable still: the others first.
         tokio::task::yield_now().await;
@@ -166,17 +175,18 @@ async fn receive(state: Weak<RefCell<State>>, socket: Rc<UdpSocket>, source: Sou
 }
 
 /// Refuses to open the socket if it took one of the last open files: clients must not lock the operator out.
-fn unless_last_files(socket: UdpSocket) -> io::Result<UdpSocket> {
+fn unless_last_files(endpoint: Endpoint) -> io::Result<Endpoint> {
     // The kernel gives the lowest number that is free.
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if socket.as_raw_fd() as u64 + RESERVED_FILES >= limit {
+    if endpoint.last_file() as u64 + RESERVED_FILES >= limit {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
-    Ok(socket)
+    Ok(endpoint)
 }
 
-fn receive_drops(socket: &UdpSocket) -> u64 {
-    udp::receive_drops(socket).map_or(0, u64::from)
+/// Whether a queue on the way out is full.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// Calls for what time brings.
@@ -195,7 +205,9 @@ struct State {
     datapath_info: DatapathInfo,
     started: BootNanos,
     datapath_ticked: BootNanos,
-    listeners: HashMap<SocketAddr, Rc<UdpSocket>>,
+    listeners: HashMap<SocketAddr, Rc<Endpoint>>,
+    /// Without them there are no ICMP errors of ours.
+    raw: Option<RawSockets>,
     relayed: HashMap<RelayedAddr, Relayed>,
     /// One for all sockets: only one is read at a time.
     buffer: Vec<u8>,
@@ -206,9 +218,17 @@ struct State {
     limits: Limits,
 }
 
+/// What a datagram did not fit.
+struct TooBig {
+    /// The family it was to be sent by.
+    link: Family,
+    /// The largest IP packet there.
+    mtu: u32,
+}
+
 /// An open relayed transport address.
 struct Relayed {
-    socket: Rc<UdpSocket>,
+    endpoint: Rc<Endpoint>,
     reader: AbortHandle,
 }
 
@@ -223,36 +243,75 @@ struct Limits {
 }
 
 impl State {
-    fn receive_batch(&mut self, socket: &UdpSocket, source: Source) {
+    fn receive_batch(&mut self, endpoint: &Endpoint, source: Source) {
         let mut buffer = mem::take(&mut self.buffer);
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => self.receive(source, from, &buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    self.counts.receive_failed += 1;
-                    if let Some(suppressed) = self.limits.receive.admit(boot_now()) {
-                        tracing::warn!(suppressed, "a datagram could not be received: {error}");
+        for socket in endpoint.sockets() {
+            if socket.has_errors() {
+                self.receive_errors(endpoint);
+            }
+            for _ in 0..BATCH {
+                match socket.receive(&mut buffer) {
+                    Ok(datagram) => self.receive(source, &datagram, &buffer[..datagram.length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An ICMP error that came just now.
+                    Err(_) if self.receive_errors(endpoint) => break,
+                    Err(error) => {
+                        self.counts.receive_failed += 1;
+                        if let Some(suppressed) = self.limits.receive.admit(boot_now()) {
+                            tracing::warn!(suppressed, "a datagram could not be received: {error}");
+                        }
+                        break;
                     }
-                    break;
                 }
             }
         }
         self.buffer = buffer;
     }
 
-    fn receive(&mut self, source: Source, from: SocketAddr, data: &[u8]) {
+    fn receive(&mut self, source: Source, datagram: &udp::Datagram, data: &[u8]) {
         let now = boot_now();
-        match source {
+        let (from, meta) = (datagram.from, datagram.meta);
+        let destination = match source {
             Source::Listener(server) => {
                 let five_tuple = FiveTuple { client: ClientAddr(from), server, transport: Transport::Udp };
-                self.server.handle_client(now, five_tuple, IpMeta::default(), data);
+                self.server.handle_client(now, five_tuple, meta, data);
+                server.0
             }
             Source::Relayed(relayed) => {
-                self.server.handle_peer(now, relayed, PeerAddr(from), IpMeta::default(), data)
+                self.server.handle_peer(now, relayed, PeerAddr(from), meta, data);
+                relayed.0
             }
+        };
+        if let Some(TooBig { link, mtu }) = self.drain(now) {
+            let received = Received { source: from, destination, meta, payload: data };
+            self.server.handle_too_big(now, &received, link, mtu);
+            self.drain(now);
         }
+    }
+
+    /// Whether ICMP errors had come, which the core has got then.
+    fn receive_errors(&mut self, endpoint: &Endpoint) -> bool {
+        let now = boot_now();
+        let any = self.relay_icmp_errors(now, endpoint);
         self.drain(now);
+        any
+    }
+
+    /// Gives the core the ICMP errors that came back for datagrams from a relayed address, if there are any. Those
+    /// for what was sent to clients are nobody's, and never queued.
+    fn relay_icmp_errors(&mut self, now: BootNanos, endpoint: &Endpoint) -> bool {
+        let mut any = false;
+        while let Some(error) = endpoint.icmp_error() {
+            self.server.handle_icmp(now, RelayedAddr(endpoint.address()), error);
+            any = true;
+        }
+        any
+    }
+
+    fn set_wall_clock(&mut self, now: BootNanos) {
+        // A clock before 1970 says nothing: no credential is over by it.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.server.set_wall_clock(now, unix);
     }
 
     /// Does what is due, and says how long nothing will be.
@@ -266,6 +325,7 @@ impl State {
         if now >= self.datapath_ticked + tick {
             self.datapath.tick(now);
             self.datapath_ticked = now;
+            self.set_wall_clock(now);
             self.install_waiting();
         }
         let next_tick = self.datapath_ticked + tick;
@@ -274,28 +334,33 @@ impl State {
     }
 
     /// Does what the core wants, in its order: the only place where flows, relayed sockets and what is sent
-    /// come from.
-    fn drain(&mut self, now: BootNanos) {
+    /// come from. Returns what was too big for its link, if anything was.
+    fn drain(&mut self, now: BootNanos) -> Option<TooBig> {
+        let mut too_big = None;
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::ToClient { five_tuple, datagram, .. } => {
-                    let socket = self.listeners.get(&five_tuple.server.0);
-                    let sent = socket.map(|socket| udp::send(socket, &datagram, five_tuple.client.0));
-                    self.note_sent(now, sent, five_tuple.client.0);
+                Output::ToClient { five_tuple, ip, datagram } => {
+                    let endpoint = self.listeners.get(&five_tuple.server.0).cloned();
+                    too_big = self.transmit(now, endpoint, ip, &datagram, five_tuple.client.0).or(too_big);
                 }
-                Output::ToPeer { relayed, peer, data, .. } => {
-                    let sent = self.relayed.get(&relayed).map(|open| udp::send(&open.socket, &data, peer.0));
-                    self.note_sent(now, sent, peer.0);
+                Output::ToPeer { relayed, peer, ip, data } => {
+                    let endpoint = self.relayed.get(&relayed).map(|open| Rc::clone(&open.endpoint));
+                    too_big = self.transmit(now, endpoint, ip, &data, peer.0).or(too_big);
+                }
+                Output::Icmp(message) => {
+                    if let Some(raw) = &self.raw {
+                        let sent = raw.send_icmp(&message);
+                        self.note_sent(now, sent, SocketAddr::new(message.destination, 0));
+                    }
                 }
                 Output::OpenRelayed { relayed, .. } => {
                     let result = self.open_relayed(now, relayed);
                     self.server.relayed_address_opened(now, relayed, result);
                 }
-                Output::Icmp(_) => {}
                 Output::CloseRelayed { relayed } => {
                     self.datapath.remove_relayed(relayed);
                     if let Some(open) = self.relayed.remove(&relayed) {
-                        self.counts.receive_buffer_full += receive_drops(&open.socket);
+                        self.counts.receive_buffer_full += open.endpoint.receive_drops();
                         open.reader.abort();
                     }
                 }
@@ -313,11 +378,52 @@ impl State {
                 Output::Event(event) => self.log(now, &event),
             }
         }
+        too_big
+    }
+
+    /// Sends a datagram, or says why it is too big. `None` for the endpoint: it is closed.
+    fn transmit(
+        &mut self,
+        now: BootNanos,
+        endpoint: Option<Rc<Endpoint>>,
+        ip: IpHeader,
+        data: &[u8],
+        to: SocketAddr,
+    ) -> Option<TooBig> {
+        let Some(endpoint) = endpoint else {
+            self.note_sent(now, Err(io::ErrorKind::NotConnected.into()), to);
+            return None;
+        };
+        let mut sent = self.send(&endpoint, ip, data, to);
+        if sent.as_ref().is_err_and(|error| !is_full(error)) {
+            // It may be that of an earlier datagram, and this one was not tried.
+            self.relay_icmp_errors(now, &endpoint);
+            endpoint.clear_errors();
+            sent = self.send(&endpoint, ip, data, to);
+        }
+        let too_big = sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+        if too_big
+            && ip.fragmentation == Fragmentation::Never
+            && let Ok(mtu) = endpoint.mtu(to)
+        {
+            return Some(TooBig { link: Family::of(to.ip()), mtu });
+        }
+        self.note_sent(now, sent, to);
+        None
+    }
+
+    fn send(&self, endpoint: &Endpoint, ip: IpHeader, data: &[u8], to: SocketAddr) -> io::Result<()> {
+        match (ip.fragmentation, &self.raw, endpoint.address(), to) {
+            (Fragmentation::AtMost(mtu), Some(raw), SocketAddr::V6(from), SocketAddr::V6(to)) => {
+                raw.send_fragments(from, to, ip, data, mtu)
+            }
+            _ => endpoint.send(ip, data, to),
+        }
     }
 
     fn open_relayed(&mut self, now: BootNanos, relayed: RelayedAddr) -> Result<(), OpenError> {
-        let socket = match udp::bind_relayed(relayed.0).and_then(unless_last_files) {
-            Ok(socket) => Rc::new(socket),
+        let endpoint = match Endpoint::relayed(relayed.0).and_then(unless_last_files) {
+            Ok(endpoint) => Rc::new(endpoint),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(OpenError::Unavailable),
             Err(error) => {
                 if let Some(suppressed) = self.limits.open.admit(now) {
@@ -338,8 +444,9 @@ impl State {
                 });
             }
         };
-        let reader = spawn_local(receive(self.myself.clone(), Rc::clone(&socket), Source::Relayed(relayed)));
-        self.relayed.insert(relayed, Relayed { socket, reader: reader.abort_handle() });
+        let reader =
+            spawn_local(receive(self.myself.clone(), Rc::clone(&endpoint), Source::Relayed(relayed)));
+        self.relayed.insert(relayed, Relayed { endpoint, reader: reader.abort_handle() });
         self.tell_datapath("relayed address", relayed, |datapath| datapath.add_relayed(relayed));
         Ok(())
     }
@@ -375,14 +482,10 @@ impl State {
         false
     }
 
-    /// Counts a datagram that was not sent. `None`: its socket is closed.
-    fn note_sent(&mut self, now: BootNanos, sent: Option<io::Result<()>>, to: SocketAddr) {
-        let error = match sent {
-            Some(Ok(())) => return,
-            Some(Err(error)) => error,
-            None => io::ErrorKind::NotConnected.into(),
-        };
-        if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
+    /// Counts a datagram that was not sent.
+    fn note_sent(&mut self, now: BootNanos, sent: io::Result<()>, to: SocketAddr) {
+        let Err(error) = sent else { return };
+        if is_full(&error) {
             self.counts.send_buffer_full += 1;
             return;
         }
@@ -430,9 +533,9 @@ impl State {
     }
 
     fn status(&mut self) -> Status {
-        let open = self.listeners.values().chain(self.relayed.values().map(|relayed| &relayed.socket));
+        let open = self.listeners.values().chain(self.relayed.values().map(|relayed| &relayed.endpoint));
         let mut counts = self.counts;
-        counts.receive_buffer_full += open.map(|socket| receive_drops(socket)).sum::<u64>();
+        counts.receive_buffer_full += open.map(|endpoint| endpoint.receive_drops()).sum::<u64>();
         report::status(&report::Sources {
             server: &self.server,
             datapath: self.datapath.counts(),

@@ -4,10 +4,11 @@ mod clock;
 mod driver;
 mod log_limit;
 pub mod next_hop;
+mod raw;
 mod report;
 mod udp;
 
 pub use clock::boot_now;
 pub use driver::{Driver, DriverOptions};
 pub use report::DatapathInfo;
-pub use udp::{BindError, bind_listener};
+pub use udp::{BindError, Endpoint};

@@ -11,6 +11,7 @@ use relay_common::clock::BootNanos;
 
 use super::{
     address::{ChannelNumber, Family, FiveTuple, PeerAddr, RelayedAddr},
+    bandwidth::Meter,
     channel::{Channel, Channels},
     flow::{AllocationId, Direction, Flow, FlowId},
     output::{EndReason, Event, Output},
@@ -35,6 +36,8 @@ pub(super) struct Allocation {
     pub(super) origin: Origin,
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
+    /// Application data of both directions.
+    pub(super) bandwidth: Meter,
     started: BootNanos,
     /// By [`Family`]: at least one, until the allocation ends.
     relayed: [Option<Relayed>; 2],
@@ -90,6 +93,7 @@ impl Allocation {
             origin,
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
+            bandwidth: Meter::default(),
             started: now,
             relayed,
             ended: Vec::new(),

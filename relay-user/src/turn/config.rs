@@ -75,15 +75,18 @@ pub struct Limits {
     pub channels: u32,
     /// Application bytes per second of one allocation, both directions together: what exceeds it is dropped.
     pub bytes_per_second: u64,
-    /// Application bytes that may come at once on top of that rate.
+    /// Application bytes that may come at once on top of that rate: at least one datagram's 65,535. Zero for a
+    /// quarter of a second's worth.
     pub burst: u64,
     /// Responses per second to unauthenticated requests of one source (IPv4 address, IPv6 /64).
     pub unauthenticated_per_second: u32,
+    /// ICMP errors per second that the server makes (TTL used up, packet too big); zero to make none.
+    pub icmp_per_second: u32,
 }
 
 impl Default for Limits {
     /// 1024 permissions and channels (more than any ICE agent has candidates to try), 200 unauthenticated
-    /// responses per second; the rest without limit.
+    /// responses and 100 ICMP errors per second; the rest without limit.
     fn default() -> Self {
         Self {
             allocations: 0,
@@ -93,6 +96,7 @@ impl Default for Limits {
             bytes_per_second: 0,
             burst: 0,
             unauthenticated_per_second: 200,
+            icmp_per_second: 100,
         }
     }
 }

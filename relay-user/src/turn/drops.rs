@@ -23,7 +23,7 @@ drops! {
     UnsupportedMethod = "unsupported_method";
     /// An indication whose attributes do not hold together, or a Send without peer or data.
     MalformedIndication = "malformed_indication";
-    /// An indication with unknown comprehension-required attributes, DONT-FRAGMENT included.
+    /// An indication with unknown comprehension-required attributes.
     UnknownAttribute = "unknown_attribute";
     /// Data from a client that has no allocation: sent after it expired, or from behind a new NAT binding.
     NoAllocation = "no_allocation";
@@ -43,10 +43,18 @@ drops! {
     HairpinNoAllocation = "hairpin_no_allocation";
     /// Data for a relayed address of this server whose client permits no data from the sender's.
     HairpinNotPermitted = "hairpin_not_permitted";
-    /// A Send indication to a peer of another address family than the relayed address.
+    /// A Send indication to a peer of a family that the allocation has no relayed address of.
     AddressFamily = "address_family";
-    /// Data from a peer that does not fit a datagram to the client.
+    /// Data that does not fit a datagram of the other side's family, with its header.
     TooLong = "too_long";
+    /// A TTL or hop limit that would reach 0. The sender is told by ICMP.
+    Ttl = "ttl";
+    /// Data that exceeds the MTU of the outgoing link and must not be fragmented. The sender is told by ICMP.
+    Mtu = "mtu";
+    /// Data beyond the bandwidth limit of its allocation.
+    Bandwidth = "bandwidth";
+    /// An ICMP error of a type that is not relayed.
+    IcmpType = "icmp_type";
 }
 
 /// Counts by reason.

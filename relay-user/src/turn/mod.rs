@@ -3,6 +3,7 @@
 
 mod address;
 mod allocation;
+mod bandwidth;
 mod channel;
 pub mod channel_data;
 mod config;
@@ -31,7 +32,7 @@ pub use address::{
 pub use config::{Config, ConfigError, Lifetimes, Limits};
 pub use credentials::{CredentialError, Credentials, LongTermKey};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
-pub use icmp::{IcmpError, IcmpMessage};
+pub use icmp::{IcmpError, IcmpMessage, Received};
 pub use ip::{Fragmentation, IpHeader, IpMeta};
 pub use output::{AuthenticationFailure, EndReason, Event, Output};
 pub use policy::PeerPolicy;

@@ -3,14 +3,16 @@
 
 use std::net::SocketAddr;
 
-use relay_common::channel_data;
+use relay_common::{channel_data, clock::BootNanos};
 
 use super::{
     address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::Allocation,
+    bandwidth::Rate,
     channel_data::{ChannelData, ChannelDataError},
+    config::Limits,
     drops::DropReason,
-    ip::IpHeader,
+    ip::{Fragmentation, IpMeta},
     output::Output,
     own_addresses::Destination,
     server::Server,
@@ -19,17 +21,32 @@ use super::{
     },
 };
 
-/// The most that fits into one IPv4 UDP datagram.
-const MAX_UDP_PAYLOAD: usize = 65_535 - 20 - 8;
+/// What a Data indication has beside the data: header, XOR-PEER-ADDRESS, DATA's header.
+const fn data_indication_overhead(peer: Family) -> usize {
+    let address = match peer {
+        Family::V4 => 12,
+        Family::V6 => 24,
+    };
+    HEADER_LEN + address + 4
+}
 
-/// What a Data indication has beside the data: header, XOR-PEER-ADDRESS for IPv4, DATA's header.
-const DATA_INDICATION_OVERHEAD: usize = HEADER_LEN + 12 + 4;
+/// Application data on its way, and the packet that it came in.
+#[derive(Clone, Copy)]
+struct Data<'a> {
+    now: BootNanos,
+    /// The family that the packet came by.
+    family: Family,
+    meta: IpMeta,
+    bytes: &'a [u8],
+}
 
 impl Server {
     /// ChannelData from a client (RFC 8656 section 12.6).
     pub(super) fn relay_channel_data(
         &mut self,
+        now: BootNanos,
         five_tuple: FiveTuple,
+        meta: IpMeta,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let ChannelData { number, data } = ChannelData::parse(datagram).map_err(|error| match error {
@@ -40,13 +57,16 @@ impl Server {
             let channel = allocation.channels().get(number).ok_or(DropReason::NoChannel)?;
             Ok((channel.peer, channel.hairpin))
         };
-        self.relay_to_peer(five_tuple, bound_peer, data)
+        let family = Family::of(five_tuple.client.0.ip());
+        self.relay_to_peer(five_tuple, bound_peer, Data { now, family, meta, bytes: data })
     }
 
     /// A Send indication (RFC 8656 section 11.2).
     pub(super) fn relay_send_indication(
         &mut self,
+        now: BootNanos,
         five_tuple: FiveTuple,
+        meta: IpMeta,
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
@@ -54,25 +74,26 @@ impl Server {
             MessageError::Fingerprint => DropReason::Fingerprint,
             MessageError::Malformed(_) => DropReason::MalformedIndication,
         })?;
-        // DF cannot be set here yet, which makes DONT-FRAGMENT an attribute that is not understood.
-        if !message.unknown_attributes().is_empty()
-            || message.attribute(AttributeType::DONT_FRAGMENT).is_some()
-        {
+        if !message.unknown_attributes().is_empty() {
             return Err(DropReason::UnknownAttribute);
         }
         let peer = message.xor_address(AttributeType::XOR_PEER_ADDRESS);
         let data = message.attribute(AttributeType::DATA);
-        let (Ok(Some(peer)), Some(data)) = (peer, data) else {
+        let dont_fragment = message.fixed::<0>(AttributeType::DONT_FRAGMENT);
+        let (Ok(Some(peer)), Some(data), Ok(dont_fragment)) = (peer, data, dont_fragment) else {
             return Err(DropReason::MalformedIndication);
         };
         if peer.port() == 0 {
             return Err(DropReason::MalformedIndication);
         }
-        if !peer.is_ipv4() {
-            return Err(DropReason::AddressFamily);
-        }
         let to = self.own.resolve(peer).peer().ok_or(DropReason::OwnAddress)?;
-        self.relay_to_peer(five_tuple, |_| Ok(to), data)
+        let family = Family::of(five_tuple.client.0.ip());
+        // It says the same as DF, and only from IPv4 to IPv4 (RFC 8656 sections 13 and 14).
+        let meta = match (family, Family::of(peer.ip()), dont_fragment) {
+            (Family::V4, Family::V4, Some(_)) => IpMeta { dont_fragment: Some(true), ..meta },
+            _ => meta,
+        };
+        self.relay_to_peer(five_tuple, |_| Ok(to), Data { now, family, meta, bytes: data })
     }
 
     /// Relays data to the peer that `to` finds, and whether that is a hairpin, if it is permitted.
@@ -80,41 +101,60 @@ impl Server {
         &mut self,
         five_tuple: FiveTuple,
         to: impl FnOnce(&Allocation) -> Result<(PeerAddr, bool), DropReason>,
-        data: &[u8],
+        data: Data<'_>,
     ) -> Result<(), DropReason> {
         let allocation = self.allocations.of_client(&five_tuple).ok_or(DropReason::NoAllocation)?;
         let (peer, hairpin) = to(allocation)?;
+        let family = Family::of(peer.0.ip());
+        let relayed = allocation.relayed(family).ok_or(DropReason::AddressFamily)?;
         if !allocation.permits(peer.0.ip()) {
             return Err(DropReason::NoPermission);
         }
-        let family = Family::of(peer.0.ip());
-        let relayed = allocation.relayed(family).ok_or(DropReason::AddressFamily)?;
         if hairpin {
             return self.relay_hairpin(relayed, RelayedAddr(peer.0), data);
         }
-        allocation.to_peer.add_packet(data.len());
-        self.relayed.to_peer.add_packet(data.len());
-        self.effects.outputs.push_back(Output::ToPeer {
-            relayed,
-            peer,
-            ip: IpHeader::default(),
-            data: data.to_vec(),
-        });
+        let length = data.bytes.len();
+        if length > family.max_udp_payload() {
+            return Err(DropReason::TooLong);
+        }
+        let ip = data.meta.carried_on((data.family, family), length, self.config.min_ipv6_mtu);
+        let ip = ip.ok_or(DropReason::Ttl)?;
+        allocation.charge(data.now, length, &self.config.limits)?;
+        allocation.to_peer.add_packet(length);
+        self.relayed.to_peer.add_packet(length);
+        self.effects.outputs.push_back(Output::ToPeer { relayed, peer, ip, data: data.bytes.to_vec() });
         Ok(())
     }
 
     /// Data from one allocation for another, or for itself: it stays inside, and obeys the receiver's
-    /// permissions and channels like any peer's (RFC 8656 section 11.3).
-    fn relay_hairpin(&mut self, from: RelayedAddr, to: RelayedAddr, data: &[u8]) -> Result<(), DropReason> {
+    /// permissions and channels like any peer's (RFC 8656 section 11.3). It passes one relay, so its TTL is
+    /// decremented once, as in the kernel program.
+    fn relay_hairpin(
+        &mut self,
+        from: RelayedAddr,
+        to: RelayedAddr,
+        data: Data<'_>,
+    ) -> Result<(), DropReason> {
+        let family = from.family();
+        let way = (data.family, family);
+        let fragmentation = data.meta.fragmentation(way, data.bytes.len(), self.config.min_ipv6_mtu);
+        let meta = IpMeta {
+            dont_fragment: (family == Family::V4).then_some(fragmentation == Fragmentation::Never),
+            fragmented: matches!(fragmentation, Fragmentation::AtMost(_)),
+            ..data.meta
+        };
         let advertised = self.own.advertised(from);
-        self.deliver(to, from.into(), advertised, data).map_err(|reason| match reason {
-            DropReason::NoRelayedAddress => DropReason::HairpinNoAllocation,
-            DropReason::PeerNotPermitted => DropReason::HairpinNotPermitted,
-            other => other,
-        })?;
-        self.relayed.hairpin.add_packet(data.len());
+        let length = data.bytes.len();
+        self.deliver(to, from.into(), advertised, Some(from), Data { family, meta, ..data }).map_err(
+            |reason| match reason {
+                DropReason::NoRelayedAddress => DropReason::HairpinNoAllocation,
+                DropReason::PeerNotPermitted => DropReason::HairpinNotPermitted,
+                other => other,
+            },
+        )?;
+        self.relayed.hairpin.add_packet(length);
         if let Some(sender) = self.allocations.of_relayed(from) {
-            sender.to_peer.add_packet(data.len());
+            sender.to_peer.add_packet(length);
         }
         Ok(())
     }
@@ -122,59 +162,87 @@ impl Server {
     /// Data from a peer (RFC 8656 section 11.3).
     pub(super) fn relay_peer_data(
         &mut self,
+        now: BootNanos,
         relayed: RelayedAddr,
         peer: PeerAddr,
+        meta: IpMeta,
         data: &[u8],
     ) -> Result<(), DropReason> {
         // Hairpins never come from outside: who claims one of our addresses is not who it says.
         if self.own.resolve(peer.0) != Destination::Peer(peer) {
             return Err(DropReason::OwnAddress);
         }
-        self.deliver(relayed, peer, peer.0, data)?;
+        let family = relayed.family();
+        self.deliver(relayed, peer, peer.0, None, Data { now, family, meta, bytes: data })?;
         self.relayed.to_client.add_packet(data.len());
         Ok(())
     }
 
     /// Gives data to the client of a relayed address, if it permits the peer: over the peer's channel, else
-    /// in a Data indication that names the peer `shown`.
+    /// in a Data indication that names the peer `shown`. In a hairpin `sender` has its share of the bandwidth.
     fn deliver(
         &mut self,
         relayed: RelayedAddr,
         peer: PeerAddr,
         shown: SocketAddr,
-        data: &[u8],
+        sender: Option<RelayedAddr>,
+        data: Data<'_>,
     ) -> Result<(), DropReason> {
         let allocation = self.allocations.of_relayed(relayed).ok_or(DropReason::NoRelayedAddress)?;
         if !allocation.permits(peer.0.ip()) {
             return Err(DropReason::PeerNotPermitted);
         }
         let channel = allocation.channels().number_of(peer);
-        let overhead = channel.map_or(DATA_INDICATION_OVERHEAD + 3, |_| channel_data::HEADER_LEN);
-        if data.len() + overhead > MAX_UDP_PAYLOAD {
+        let five_tuple = allocation.origin.five_tuple;
+        let family = Family::of(five_tuple.client.0.ip());
+        let length = data.bytes.len();
+        let datagram_len = match channel {
+            Some(_) => channel_data::HEADER_LEN + length,
+            None => data_indication_overhead(Family::of(shown.ip())) + length.next_multiple_of(4),
+        };
+        if datagram_len > family.max_udp_payload() {
             return Err(DropReason::TooLong);
         }
+        let ip = data.meta.carried_on((data.family, family), datagram_len, self.config.min_ipv6_mtu);
+        let ip = ip.ok_or(DropReason::Ttl)?;
+        let limits = &self.config.limits;
+        if let Some(sender) = sender.and_then(|sender| self.allocations.of_relayed(sender)) {
+            sender.charge(data.now, length, limits)?;
+        }
+        let allocation = self.allocations.of_relayed(relayed).ok_or(DropReason::NoRelayedAddress)?;
+        allocation.charge(data.now, length, limits)?;
         let datagram = match channel {
-            Some(number) => ChannelData { number, data }.to_datagram(),
+            Some(number) => ChannelData { number, data: data.bytes }.to_datagram(),
             None => {
                 let mut transaction_id = [0; 12];
                 self.rng.fill_bytes(&mut transaction_id);
-                data_indication(TransactionId(transaction_id), shown, data)
+                data_indication(TransactionId(transaction_id), shown, data.bytes, datagram_len)
             }
         };
-        allocation.to_client.add_packet(data.len());
-        self.effects.outputs.push_back(Output::ToClient {
-            five_tuple: allocation.origin.five_tuple,
-            ip: IpHeader::default(),
-            datagram,
-        });
+        allocation.to_client.add_packet(length);
+        self.effects.outputs.push_back(Output::ToClient { five_tuple, ip, datagram });
         Ok(())
     }
 }
 
-fn data_indication(transaction_id: TransactionId, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
+impl Allocation {
+    /// Takes so many bytes of application data off the allocation's bandwidth, if there is a limit.
+    fn charge(&mut self, now: BootNanos, bytes: usize, limits: &Limits) -> Result<(), DropReason> {
+        match Rate::of_bytes(limits) {
+            Some(rate) if !self.bandwidth.admit(now, rate, bytes as u64) => Err(DropReason::Bandwidth),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn data_indication(
+    transaction_id: TransactionId,
+    peer: SocketAddr,
+    data: &[u8],
+    datagram_len: usize,
+) -> Vec<u8> {
     let header = Header { class: Class::Indication, method: Method::DATA, transaction_id };
-    let capacity = DATA_INDICATION_OVERHEAD + data.len().next_multiple_of(4);
-    let mut message = MessageWriter::with_capacity(header, capacity);
+    let mut message = MessageWriter::with_capacity(header, datagram_len);
     message.xor_address(AttributeType::XOR_PEER_ADDRESS, peer);
     message.attribute(AttributeType::DATA, data);
     message.finish()

@@ -11,11 +11,12 @@ use relay_common::{
 use super::{
     address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::{Allocations, Effects},
+    bandwidth::Meter,
     config::{Config, ConfigError},
     credentials::Credentials,
     drops::{DropReason, Drops},
     flow::AllocationId,
-    icmp::IcmpError,
+    icmp::{IcmpError, Received},
     ip::IpMeta,
     nonce::Nonces,
     output::{EndReason, Output},
@@ -44,6 +45,8 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    /// ICMP errors that the server made.
+    pub(super) icmp_meter: Meter,
     /// What time it was for people, and when.
     pub(super) wall_clock: (BootNanos, Duration),
 }
@@ -80,25 +83,27 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            icmp_meter: Meter::default(),
             wall_clock: (0, Duration::ZERO),
             config,
         })
     }
 
     /// A datagram has come to a listener.
-    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, _meta: IpMeta, datagram: &[u8]) {
+    pub fn handle_client(&mut self, now: BootNanos, five_tuple: FiveTuple, meta: IpMeta, datagram: &[u8]) {
         self.expire(now);
         let first_byte = datagram.first().map_or(FirstByte::Other, |&byte| classify(byte));
         let handled = match first_byte {
-            FirstByte::Stun => self.handle_stun(now, five_tuple, datagram),
-            FirstByte::ChannelData => self.relay_channel_data(five_tuple, datagram),
+            FirstByte::Stun => self.handle_stun(now, five_tuple, meta, datagram),
+            FirstByte::ChannelData => self.relay_channel_data(now, five_tuple, meta, datagram),
             FirstByte::Rfc5766ChannelData if self.config.rfc5766_channels => {
-                self.relay_channel_data(five_tuple, datagram)
+                self.relay_channel_data(now, five_tuple, meta, datagram)
             }
             FirstByte::Dtls => Err(DropReason::Dtls),
             FirstByte::Rfc5766ChannelData | FirstByte::Other => Err(DropReason::NotTurn),
         };
-        self.count_drop(handled);
+        let (source, destination) = (five_tuple.client.0, five_tuple.server.0);
+        self.settle(now, &Received { source, destination, meta, payload: datagram }, handled);
     }
 
     /// A datagram with `data` has come from `peer` to the relayed address.
@@ -107,17 +112,29 @@ impl Server {
         now: BootNanos,
         relayed: RelayedAddr,
         peer: PeerAddr,
-        _meta: IpMeta,
+        meta: IpMeta,
         data: &[u8],
     ) {
         self.expire(now);
-        let handled = self.relay_peer_data(relayed, peer, data);
-        self.count_drop(handled);
+        let handled = self.relay_peer_data(now, relayed, peer, meta, data);
+        let received = Received { source: peer.0, destination: relayed.0, meta, payload: data };
+        self.settle(now, &received, handled);
+    }
+
+    /// What was made of `received`, the last datagram given to the server, did not fit the outgoing link, which is
+    /// of this family and takes IP packets of at most `mtu` bytes. It was not sent.
+    pub fn handle_too_big(&mut self, now: BootNanos, received: &Received<'_>, link: Family, mtu: u32) {
+        self.expire(now);
+        self.drops.count(DropReason::Mtu);
+        self.answer_too_big(now, received, link, mtu);
     }
 
     /// An ICMP error has come back for a datagram that left from the relayed address.
-    pub fn handle_icmp(&mut self, now: BootNanos, _relayed: RelayedAddr, _error: IcmpError) {
+    pub fn handle_icmp(&mut self, now: BootNanos, relayed: RelayedAddr, error: IcmpError) {
         self.expire(now);
+        if let Err(reason) = self.relay_icmp(relayed, error) {
+            self.drops.count(reason);
+        }
     }
 
     /// Tells the server what time it is for people, which time-limited credentials are judged by: `unix` since
@@ -229,9 +246,12 @@ impl Server {
         }
     }
 
-    fn count_drop(&mut self, handled: Result<(), DropReason>) {
-        if let Err(reason) = handled {
-            self.drops.count(reason);
+    /// Counts what was dropped, and says so where somebody is to know.
+    fn settle(&mut self, now: BootNanos, received: &Received<'_>, handled: Result<(), DropReason>) {
+        let Err(reason) = handled else { return };
+        self.drops.count(reason);
+        if reason == DropReason::Ttl {
+            self.answer_time_exceeded(now, received);
         }
     }
 }

@@ -34,7 +34,7 @@ fn turn_004_121_125_send_indication_becomes_a_datagram_from_the_relayed_address(
 }
 
 #[test]
-fn turn_120_122_123_126_sends_that_are_discarded() {
+fn turn_120_123_126_sends_that_are_discarded() {
     let (mut pair, _) = ready();
     let (to, data) = (wire::peer(PEER), wire::data(b"x"));
     let mut silent = |attributes: &[wire::Attribute]| pair.send_indication(0, attributes).outputs.is_empty();
@@ -42,10 +42,11 @@ fn turn_120_122_123_126_sends_that_are_discarded() {
     assert!(silent(std::slice::from_ref(&data)));
     assert!(silent(&[(0x0012, vec![0, 1, 1, 1]), data.clone()]));
     assert!(silent(&[wire::peer("8.8.8.8:0"), data.clone()]));
-    assert!(silent(&[to, data.clone(), wire::dont_fragment()]));
+    assert!(silent(&[to.clone(), data.clone(), (0x001a, vec![0])]), "TURN-234: its length is 0");
+    assert!(silent(&[to, data.clone(), (0x7fff, vec![])]));
     assert!(silent(&[wire::peer("9.9.9.9:1"), data.clone()]));
     assert!(silent(&[wire::peer("[2001:4860::1]:1"), data]));
-    assert_eq!(pair.drops("malformed_indication"), 4);
+    assert_eq!(pair.drops("malformed_indication"), 5);
     assert_eq!(pair.drops("unknown_attribute"), 1);
     assert_eq!(pair.drops("no_permission"), 1);
     assert_eq!(pair.drops("address_family"), 1);

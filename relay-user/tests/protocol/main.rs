@@ -5,12 +5,15 @@
 mod allocate;
 mod amplification;
 mod authentication;
+mod bandwidth;
 mod channel_bind;
 mod create_permission;
 mod data;
 mod demultiplex;
 mod flows;
 mod hairpin;
+mod icmp;
+mod ip_header;
 mod pair;
 mod random_input;
 mod random_sequences;

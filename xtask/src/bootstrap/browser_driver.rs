@@ -1,4 +1,4 @@
-//! playwright-core, which drives the browsers of the browser test.
+//! playwright-core and puppeteer-core, which drive the browsers of the browser tests.
 
 use std::process::Command;
 
@@ -7,14 +7,17 @@ use crate::{browser, process, workspace};
 
 /// Installs what the lock file names, below `xtask/browser`.
 pub(super) fn ensure() -> anyhow::Result<()> {
-    if browser::has_driver() {
+    if browser::has_drivers() {
         return Ok(());
     }
     if process::find("npm").is_none() {
-        println!("npm is missing: the browser test will be skipped");
+        println!("npm is missing: the browser tests will be skipped");
         return Ok(());
     }
-    announce("playwright-core (npm ci in xtask/browser)", "drives the browsers of the browser test");
+    announce(
+        "playwright-core and puppeteer-core (npm ci in xtask/browser)",
+        "drive the browsers of the browser tests",
+    );
     process::run(
         Command::new("npm")
             .args(["ci", "--no-audit", "--no-fund"])

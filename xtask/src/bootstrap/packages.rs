@@ -35,12 +35,18 @@ const PACKAGES: &[Package] = &[
     Package { name: "tshark", programs: &["tshark"], need: Need::Test, why: "dissects the captures" },
     Package {
         name: "chromium",
-        programs: crate::browser::PROGRAMS,
+        programs: crate::browser::CHROMIUM,
         need: Need::Test,
-        why: "the browser call",
+        why: "the browser calls",
+    },
+    Package {
+        name: "firefox-esr",
+        programs: crate::browser::FIREFOX,
+        need: Need::Test,
+        why: "the calls of a browser that binds no channel",
     },
     Package { name: "nodejs", programs: &["node"], need: Need::Test, why: "drives the browsers" },
-    Package { name: "npm", programs: &["npm"], need: Need::Test, why: "installs playwright-core" },
+    Package { name: "npm", programs: &["npm"], need: Need::Test, why: "installs the browsers' drivers" },
 ];
 
 /// Installs the packages that are missing, with apt-get.

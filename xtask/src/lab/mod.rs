@@ -3,6 +3,7 @@
 //! ```text
 //!   host  tpk-ID ---- host0 [client] cli0 ---- relc0 [relay] relp0 ---- peer0 [peer]
 //!         198.18.3.1    .3.2        198.18.1.2   .1.1       198.18.2.1    .2.2
+//!                                    fd00:1::2   ::1         fd00:2::1    ::2
 //! ```
 //!
 //! It never touches an interface that it did not make, and its janitor removes it however its owner ends. The
@@ -14,7 +15,7 @@ mod namespace;
 mod relay;
 mod xdp;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +23,8 @@ use anyhow::{Context, bail};
 
 use crate::{process, workspace};
 use janitor::Janitor;
+
+use namespace::has_ipv6;
 
 pub use namespace::Namespace;
 pub use relay::{DatapathStatus, InterfaceStatus, Relay, RelayOptions, Relayed, Status, Traffic};
@@ -40,6 +43,22 @@ pub const CLIENTS: [Ipv4Addr; 4] = [
 pub const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 1);
 /// The peers' addresses.
 pub const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 2, 2), Ipv4Addr::new(198, 18, 2, 3)];
+/// [`LISTENER`] in IPv6.
+pub const LISTENER_V6: Ipv6Addr = Ipv6Addr::new(0xFD00, 1, 0, 0, 0, 0, 0, 1);
+/// [`CLIENTS`] in IPv6.
+pub const CLIENTS_V6: [Ipv6Addr; 4] = [
+    Ipv6Addr::new(0xFD00, 1, 0, 0, 0, 0, 0, 2),
+    Ipv6Addr::new(0xFD00, 1, 0, 0, 0, 0, 0, 3),
+    Ipv6Addr::new(0xFD00, 1, 0, 0, 0, 0, 0, 4),
+    Ipv6Addr::new(0xFD00, 1, 0, 0, 0, 0, 0, 5),
+];
+/// [`RELAY_ADDRESS`] in IPv6.
+pub const RELAY_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xFD00, 2, 0, 0, 0, 0, 0, 1);
+/// [`PEERS`] in IPv6.
+pub const PEERS_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xFD00, 2, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0xFD00, 2, 0, 0, 0, 0, 0, 3)];
+/// The port of the relay's listeners.
+pub const PORT: u16 = 3478;
 /// The host's address on its link into the lab.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 1);
 
@@ -51,6 +70,49 @@ pub const RELAY_PEER_NIC: &str = "relp0";
 pub const CLIENT_NIC: &str = "cli0";
 /// The peer's NIC.
 pub const PEER_NIC: &str = "peer0";
+
+/// An address family, with the lab's addresses in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The relay's listener.
+    pub fn listener(self) -> SocketAddr {
+        SocketAddr::new(self.choose(LISTENER, LISTENER_V6), PORT)
+    }
+
+    /// Where relayed transport addresses are.
+    pub fn relay_address(self) -> IpAddr {
+        self.choose(RELAY_ADDRESS, RELAY_ADDRESS_V6)
+    }
+
+    /// A client's address.
+    pub fn client(self, number: usize) -> IpAddr {
+        self.choose(CLIENTS[number], CLIENTS_V6[number])
+    }
+
+    /// A peer's address.
+    pub fn peer(self, number: usize) -> IpAddr {
+        self.choose(PEERS[number], PEERS_V6[number])
+    }
+
+    fn choose(self, v4: Ipv4Addr, v6: Ipv6Addr) -> IpAddr {
+        match self {
+            Self::V4 => v4.into(),
+            Self::V6 => v6.into(),
+        }
+    }
+}
 
 /// A lab that is up. Dropping it removes it.
 #[derive(Debug)]
@@ -145,6 +207,13 @@ impl Lab {
         }
         self.relay.ip(&format!("address add {LISTENER}/24 dev {RELAY_CLIENT_NIC}"))?;
         self.client.ip(&format!("route add default via {LISTENER}"))?;
+        if has_ipv6() {
+            for address in CLIENTS_V6 {
+                self.client.ip(&format!("address add {address}/64 dev {CLIENT_NIC} nodad"))?;
+            }
+            self.relay.ip(&format!("address add {LISTENER_V6}/64 dev {RELAY_CLIENT_NIC} nodad"))?;
+            self.client.ip(&format!("route add default via {LISTENER_V6}"))?;
+        }
         Ok(())
     }
 
@@ -156,6 +225,14 @@ impl Lab {
         self.relay.ip(&format!("address add {RELAY_ADDRESS}/24 dev {RELAY_PEER_NIC}"))?;
         self.peer.ip(&format!("route add default via {RELAY_ADDRESS}"))?;
         self.relay.ip(&format!("route add default via {}", PEERS[0]))?;
+        if has_ipv6() {
+            for address in PEERS_V6 {
+                self.peer.ip(&format!("address add {address}/64 dev {PEER_NIC} nodad"))?;
+            }
+            self.relay.ip(&format!("address add {RELAY_ADDRESS_V6}/64 dev {RELAY_PEER_NIC} nodad"))?;
+            self.peer.ip(&format!("route add default via {RELAY_ADDRESS_V6}"))?;
+            self.relay.ip(&format!("route add default via {}", PEERS_V6[0]))?;
+        }
         Ok(())
     }
 }

@@ -10,6 +10,11 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::process;
 
+/// Whether this kernel speaks IPv6.
+pub(super) fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
 /// A named network namespace (`ip netns`). The janitor removes it.
 #[derive(Debug)]
 pub struct Namespace {
@@ -20,8 +25,8 @@ pub struct Namespace {
 impl Namespace {
     /// Makes the namespace `name` with its loopback up.
     ///
-    /// IPv4 settings that Linux copies from the host's namespace are put back to a plain host's, and IPv6 is
-    /// off: nothing in the lab speaks it yet, and its neighbour discovery would blur the captures.
+    /// Settings that Linux copies from the host's namespace are put back to a plain host's. IPv6 addresses are good
+    /// at once, without duplicate address detection, and nobody asks for routers.
     pub(super) fn create(name: String) -> anyhow::Result<Self> {
         process::output(Command::new("ip").args(["netns", "add", &name]))?;
         let path = format!("/run/netns/{name}");
@@ -31,9 +36,14 @@ impl Namespace {
         namespace.set_sysctl("net/ipv4/ip_forward", "0")?;
         namespace.set_sysctl("net/ipv4/conf/all/rp_filter", "0")?;
         namespace.set_sysctl("net/ipv4/conf/default/rp_filter", "0")?;
-        if std::path::Path::new("/proc/sys/net/ipv6").exists() {
-            namespace.set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
-            namespace.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        if has_ipv6() {
+            for interfaces in ["all", "default"] {
+                let settings =
+                    [("disable_ipv6", "0"), ("forwarding", "0"), ("accept_dad", "0"), ("accept_ra", "0")];
+                for (setting, value) in settings.into_iter().chain([("router_solicitations", "0")]) {
+                    namespace.set_sysctl(&format!("net/ipv6/conf/{interfaces}/{setting}"), value)?;
+                }
+            }
         }
         Ok(namespace)
     }

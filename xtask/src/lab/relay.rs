@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use super::{LISTENER, Lab, RELAY_ADDRESS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
+use super::{LISTENER, Lab, PORT, RELAY_ADDRESS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
 use crate::{process, wait};
 
 /// How the daemon is started in the lab.
@@ -57,7 +57,7 @@ impl Relay {
         }
         command
             .args(["-i", RELAY_CLIENT_NIC, "-i", RELAY_PEER_NIC])
-            .args(["--listen", &format!("udp://{LISTENER}:3478")])
+            .args(["--listen", &format!("udp://{LISTENER}:{PORT}")])
             .args(["--relay-address", &RELAY_ADDRESS.to_string()])
             .args(["--realm", "lab.turnpike.test"])
             .args(["--user", &format!("{}:{}", options.user, options.password)])

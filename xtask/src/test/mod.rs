@@ -170,6 +170,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("kill::", "tshark"),
     ("browser::", "tcpdump"),
     ("browser::", "tshark"),
+    ("browser::firefox", "firefox-esr"),
 ];
 
 fn missing_for_browser() -> Option<&'static str> {
@@ -177,8 +178,8 @@ fn missing_for_browser() -> Option<&'static str> {
         Some("Chromium")
     } else if process::find("node").is_none() {
         Some("node")
-    } else if !browser::has_driver() {
-        Some("playwright-core")
+    } else if !browser::has_drivers() {
+        Some("playwright-core and puppeteer-core")
     } else {
         None
     }

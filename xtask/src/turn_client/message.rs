@@ -1,6 +1,6 @@
 //! STUN messages as a client writes and reads them (RFC 8489 section 5, RFC 8656 sections 17 and 18).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -51,6 +51,7 @@ pub mod attribute {
     pub const REALM: u16 = 0x0014;
     pub const NONCE: u16 = 0x0015;
     pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
     pub const REQUESTED_TRANSPORT: u16 = 0x0019;
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 }
@@ -85,12 +86,16 @@ impl MessageBuilder {
         self
     }
 
-    /// Appends an address attribute, XORed with the magic cookie (RFC 8489 section 14.2).
-    pub fn xor_address(self, kind: u16, address: SocketAddrV4) -> Self {
-        let mut value = [0, 1, 0, 0, 0, 0, 0, 0];
-        value[2..4].copy_from_slice(&address.port().to_be_bytes());
-        value[4..8].copy_from_slice(&address.ip().octets());
-        xor_ipv4(&mut value);
+    /// Appends an address attribute, XORed with magic cookie and transaction ID (RFC 8489 section 14.2).
+    pub fn xor_address(self, kind: u16, address: impl Into<SocketAddr>) -> Self {
+        let address = address.into();
+        let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
+        value.extend(address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => value.extend(ip.octets()),
+            IpAddr::V6(ip) => value.extend(ip.octets()),
+        }
+        xor(&mut value, &self.bytes);
         self.attribute(kind, &value)
     }
 
@@ -155,12 +160,17 @@ impl<'a> Message<'a> {
         self.attributes().find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// An IPv4 address attribute that is XORed with the magic cookie.
-    pub fn xor_address(&self, kind: u16) -> Option<SocketAddrV4> {
-        let mut value: [u8; 8] = self.attribute(kind)?.try_into().ok()?;
-        xor_ipv4(&mut value);
-        let [_, 1, port @ .., a, b, c, d] = value else { return None };
-        Some(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port)))
+    /// An address attribute that is XORed with magic cookie and transaction ID.
+    pub fn xor_address(&self, kind: u16) -> Option<SocketAddr> {
+        let mut value = self.attribute(kind)?.to_vec();
+        xor(&mut value, self.bytes);
+        let (&[_, family, high, low], address) = value.split_first_chunk::<4>()?;
+        let address = match family {
+            1 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
+            2 => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+            _ => return None,
+        };
+        Some(SocketAddr::new(address, u16::from_be_bytes([high, low])))
     }
 
     /// The LIFETIME attribute, in seconds.
@@ -202,13 +212,13 @@ impl<'a> Message<'a> {
     }
 }
 
-fn xor_ipv4(value: &mut [u8; 8]) {
-    let cookie = MAGIC_COOKIE;
-    for (byte, mask) in value[2..4].iter_mut().zip(cookie) {
-        *byte ^= mask;
-    }
-    for (byte, mask) in value[4..8].iter_mut().zip(cookie) {
-        *byte ^= mask;
+/// XORs port and address of an address attribute with what stands in the message's header.
+fn xor(value: &mut [u8], message: &[u8]) {
+    let cookie_and_transaction = &message[4..HEADER_LEN];
+    for field in [2..4, 4..value.len()] {
+        for (byte, mask) in value.get_mut(field).into_iter().flatten().zip(cookie_and_transaction) {
+            *byte ^= mask;
+        }
     }
 }
 
@@ -243,16 +253,19 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let peer = "198.18.2.2:3480".parse().unwrap();
+        let peers: [SocketAddr; 2] =
+            ["198.18.2.2:3480", "[fd00:2::2]:3481"].map(|peer| peer.parse().unwrap());
         let bytes = MessageBuilder::new(Class::Request, Method::CreatePermission, [7; 12])
-            .xor_address(attribute::XOR_PEER_ADDRESS, peer)
+            .xor_address(attribute::XOR_PEER_ADDRESS, peers[0])
+            .xor_address(attribute::XOR_RELAYED_ADDRESS, peers[1])
             .attribute(attribute::USERNAME, b"demo!")
             .integrity(b"key")
             .build();
         let message = Message::parse(&bytes).unwrap();
         assert!(message.is(Class::Request, Method::CreatePermission));
         assert_eq!(message.transaction(), [7; 12]);
-        assert_eq!(message.xor_address(attribute::XOR_PEER_ADDRESS), Some(peer));
+        assert_eq!(message.xor_address(attribute::XOR_PEER_ADDRESS), Some(peers[0]));
+        assert_eq!(message.xor_address(attribute::XOR_RELAYED_ADDRESS), Some(peers[1]));
         assert_eq!(message.attribute(attribute::USERNAME), Some(&b"demo!"[..]));
         assert!(message.has_integrity(b"key"));
     }

@@ -1,16 +1,17 @@
-//! A small TURN client over UDP and IPv4: the demonstration call's, and that of tests which need more control
+//! A small TURN client over UDP: the demonstration call's, and that of tests which need more control
 //! than coturn's programs give.
 
 pub mod message;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use md5::{Digest, Md5};
 
+use crate::lab::Family;
 use message::{Class, Message, MessageBuilder, Method, TransactionId, attribute};
 
 /// Retransmissions begin after this (RFC 8489 section 6.2.1) and double.
@@ -50,7 +51,7 @@ pub enum Received {
     /// In a Data indication.
     Indication {
         /// The peer's address.
-        peer: SocketAddrV4,
+        peer: SocketAddr,
         /// The peer's data.
         data: Vec<u8>,
     },
@@ -88,7 +89,7 @@ impl TurnClient {
     }
 
     /// Binding: returns the server-reflexive address.
-    pub fn binding(&mut self) -> anyhow::Result<SocketAddrV4> {
+    pub fn binding(&mut self) -> anyhow::Result<SocketAddr> {
         let transaction = self.transaction();
         let request = MessageBuilder::new(Class::Request, Method::Binding, transaction).build();
         let response = self.exchange(&request, transaction)?;
@@ -99,15 +100,32 @@ impl TurnClient {
         response.xor_address(attribute::XOR_MAPPED_ADDRESS).context("no XOR-MAPPED-ADDRESS in the response")
     }
 
-    /// Allocate, with a LIFETIME in seconds if one is given: returns the relayed transport address and the
-    /// lifetime that the server granted.
-    pub fn allocate(&mut self, lifetime: Option<u32>) -> anyhow::Result<(SocketAddrV4, u32)> {
+    /// Allocate, with a LIFETIME in seconds if one is given: returns the relayed transport address, which is an IPv4
+    /// one, and the lifetime that the server granted.
+    pub fn allocate(&mut self, lifetime: Option<u32>) -> anyhow::Result<(SocketAddr, u32)> {
+        self.allocate_with(|message| match lifetime {
+            Some(seconds) => message.attribute(attribute::LIFETIME, &seconds.to_be_bytes()),
+            None => message,
+        })
+    }
+
+    /// Allocate for a relayed transport address of this family (REQUESTED-ADDRESS-FAMILY).
+    pub fn allocate_family(&mut self, family: Family) -> anyhow::Result<(SocketAddr, u32)> {
+        let number = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        self.allocate_with(|message| {
+            message.attribute(attribute::REQUESTED_ADDRESS_FAMILY, &[number, 0, 0, 0])
+        })
+    }
+
+    fn allocate_with(
+        &mut self,
+        fill: impl Fn(MessageBuilder) -> MessageBuilder,
+    ) -> anyhow::Result<(SocketAddr, u32)> {
         let response = self.request(Method::Allocate, |message| {
-            let message = message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-            match lifetime {
-                Some(seconds) => message.attribute(attribute::LIFETIME, &seconds.to_be_bytes()),
-                None => message,
-            }
+            fill(message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]))
         })?;
         let response = parsed(&response);
         let relayed = response.xor_address(attribute::XOR_RELAYED_ADDRESS);
@@ -126,7 +144,8 @@ impl TurnClient {
     }
 
     /// CreatePermission for the peer's address.
-    pub fn create_permission(&mut self, peer: SocketAddrV4) -> anyhow::Result<()> {
+    pub fn create_permission(&mut self, peer: impl Into<SocketAddr>) -> anyhow::Result<()> {
+        let peer = peer.into();
         self.request(Method::CreatePermission, |message| {
             message.xor_address(attribute::XOR_PEER_ADDRESS, peer)
         })?;
@@ -134,8 +153,8 @@ impl TurnClient {
     }
 
     /// ChannelBind.
-    pub fn channel_bind(&mut self, number: u16, peer: SocketAddrV4) -> anyhow::Result<()> {
-        let [high, low] = number.to_be_bytes();
+    pub fn channel_bind(&mut self, number: u16, peer: impl Into<SocketAddr>) -> anyhow::Result<()> {
+        let ([high, low], peer) = (number.to_be_bytes(), peer.into());
         self.request(Method::ChannelBind, |message| {
             message
                 .attribute(attribute::CHANNEL_NUMBER, &[high, low, 0, 0])
@@ -155,7 +174,7 @@ impl TurnClient {
     }
 
     /// Sends data in a Send indication.
-    pub fn send_indication(&mut self, peer: SocketAddrV4, data: &[u8]) -> io::Result<()> {
+    pub fn send_indication(&mut self, peer: impl Into<SocketAddr>, data: &[u8]) -> io::Result<()> {
         let indication = MessageBuilder::new(Class::Indication, Method::Send, self.transaction())
             .xor_address(attribute::XOR_PEER_ADDRESS, peer)
             .attribute(attribute::DATA, data)

@@ -2,7 +2,7 @@
 //! the daemon goes on serving, stays small, and never answers a stranger with more than it may.
 
 use std::collections::HashMap;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use xtask::lab::{CLIENTS, PEERS};
 use xtask::turn_client::message::{Class, MessageBuilder, Method, TransactionId, attribute};
@@ -26,7 +26,7 @@ fn garbage(datapath: Datapath) {
     let (peer, peer_address) = scene.peer(PEERS[0]);
     let (stranger, _) = scene.peer(PEERS[1]);
     client.channel_bind(0x4000, peer_address).expect("ChannelBind succeeds");
-    let mut newcomer = Newcomer::new(bind(scene.lab.client(), SocketAddrV4::new(CLIENTS[1], 0)));
+    let mut newcomer = Newcomer::new(bind(scene.lab.client(), (CLIENTS[1], 0)));
     let resident_before = resident_kib(&scene);
 
     for round in 0..ROUNDS {
@@ -93,7 +93,7 @@ fn transaction(datagram: &[u8]) -> Option<TransactionId> {
 }
 
 /// Sends a datagram; what the kernel itself refuses to send is none of the relay's business.
-fn send(socket: &UdpSocket, datagram: &[u8], to: Option<SocketAddrV4>) {
+fn send(socket: &UdpSocket, datagram: &[u8], to: Option<SocketAddr>) {
     let _ = match to {
         Some(address) => socket.send_to(datagram, address),
         None => socket.send(datagram),
@@ -142,7 +142,7 @@ impl Random {
 
     /// Something that a client or an ICE agent could send.
     fn sound_datagram(&mut self) -> Vec<u8> {
-        let peer = SocketAddrV4::new(PEERS[self.below(PEERS.len())], self.next() as u16);
+        let peer = SocketAddr::from((PEERS[self.below(PEERS.len())], self.next() as u16));
         let length = self.below(1200);
         let data = self.bytes(length);
         if self.below(6) == 0 {

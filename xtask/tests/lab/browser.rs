@@ -1,4 +1,4 @@
-//! A call between two Chromium browsers, the client's media relayed.
+//! A call between two browsers, the client's media relayed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,34 +6,85 @@ use std::process::Stdio;
 
 use serde::Deserialize;
 use serde_json::json;
+use xtask::browser::{self, Browser};
 use xtask::lab::{Namespace, PEERS, RELAY_ADDRESS};
-use xtask::{browser, process, workspace};
+use xtask::{process, workspace};
 
-use crate::capture::Captures;
+use crate::capture::{Captured, Captures};
 use crate::scene::{Datapath, PASSWORD, SERVER, Scene, USER};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_minute_xdp_native() {
-    call(Datapath::XdpNative, 60);
+    chromium_call(Datapath::XdpNative, 60);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn short_xdp_generic() {
-    call(Datapath::XdpGeneric, 10);
+    chromium_call(Datapath::XdpGeneric, 10);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn short_userspace() {
-    call(Datapath::Userspace, 10);
+    chromium_call(Datapath::Userspace, 10);
 }
 
-fn call(datapath: Datapath, seconds: u64) {
-    let scene = Scene::start("browser", datapath);
+/// Firefox relays all of its media in Send indications, and binds no channel.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn firefox_xdp_native() {
+    let (_, report, captured) = call("firefox", Datapath::XdpNative, browser::firefox(), 10);
+    for side in [&report.client, &report.peer] {
+        for end in &side.inbound {
+            let start = side.inbound_at_start.iter().find(|start| start.kind == end.kind);
+            assert_eq!(
+                end.packets_lost,
+                start.map_or(0, |start| start.packets_lost),
+                "lost in the call: {end:?}"
+            );
+        }
+    }
+    let client = &captured.client;
+    let channel_data = client.relayed(true, |from, to| from == SERVER || to == SERVER);
+    assert_eq!(channel_data.packets, 0, "packets in ChannelData");
+    for to_server in [true, false] {
+        let indications = client.relayed(false, |from, to| if to_server { to } else { from } == SERVER);
+        assert!(indications.packets > 100, "{indications:?}");
+    }
+}
+
+fn chromium_call(datapath: Datapath, seconds: u64) {
+    let (scene, _, captured) = call("browser", datapath, browser::chromium(), seconds);
+    let status = scene.relay.status().expect("the relay answers");
+    let fast = status.fast_path;
+    let [channel_data, indications] = [true, false]
+        .map(|channel| captured.client.relayed(channel, |from, to| from == SERVER || to == SERVER).packets);
+    let all = channel_data + indications;
+    assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
+    let fast_packets = fast.to_peer.packets + fast.to_client.packets;
+    if datapath.is_xdp() {
+        assert!(
+            fast_packets * 100 >= channel_data * 99,
+            "{fast_packets} of {channel_data} took the fast path"
+        );
+    } else {
+        assert_eq!(fast_packets, 0, "there is no fast path");
+    }
+}
+
+/// A call of this browser, which is relayed, with a Chromium: media flows, and the counters are exact.
+fn call(
+    name: &str,
+    datapath: Datapath,
+    client_browser: Option<Browser>,
+    seconds: u64,
+) -> (Scene, Report, Captured) {
+    let client_browser = client_browser.expect("the client's browser is installed");
+    let scene = Scene::start(name, datapath);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
-    let report = run_browsers(&scene, seconds);
+    let report = run_browsers(&scene, &client_browser, seconds);
     let captured = captures.finish(&scene.lab);
     let status = scene.relay.status().expect("the relay answers");
     println!("{}: {report:?}\n{}", datapath.name(), scene.relay.status_json().expect("the relay answers"));
@@ -45,42 +96,32 @@ fn call(datapath: Datapath, seconds: u64) {
     report.peer.assert_media(seconds);
 
     let (fast, slow) = (status.fast_path, status.slow_path);
-    let client = &captured.client;
-    let up = [true, false].map(|channel| client.relayed(channel, |_, to| to == SERVER).packets);
-    let down = [true, false].map(|channel| client.relayed(channel, |from, _| from == SERVER).packets);
-    let to_peer = captured.peer.datagrams(|from, to| *from.ip() == RELAY_ADDRESS && *to.ip() == PEERS[0]);
+    let down =
+        [true, false].map(|channel| captured.client.relayed(channel, |from, _| from == SERVER).packets);
+    let to_peer = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
     assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets that reached the peer");
     assert_eq!((fast.to_client + slow.to_client).packets, down.iter().sum::<u64>(), "packets to the client");
-
-    let (channel_data, all) = (up[0] + down[0], up.iter().chain(&down).sum::<u64>());
-    assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
-    let fast_packets = fast.to_peer.packets + fast.to_client.packets;
-    if datapath.is_xdp() {
-        assert!(
-            fast_packets * 100 >= channel_data * 99,
-            "{fast_packets} of {channel_data} took the fast path"
-        );
-    } else {
-        assert_eq!(fast_packets, 0, "there is no fast path");
-    }
     captured.client.assert_clean();
     captured.peer.assert_clean();
+    (scene, report, captured)
 }
 
 /// What both browsers say at the end.
 #[derive(Debug, Deserialize)]
 struct Report {
-    client: Browser,
-    peer: Browser,
+    client: Side,
+    peer: Side,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Browser {
+struct Side {
     local_candidate_type: String,
     relay_protocol: Option<String>,
     remote_candidate_type: String,
     inbound: Vec<Inbound>,
+    /// The same, when ICE and DTLS were done.
+    inbound_at_start: Vec<Inbound>,
 }
 
 /// An `inbound-rtp` report. `packets_lost` can be negative: duplicates count against it.
@@ -93,7 +134,7 @@ struct Inbound {
     frames_decoded: Option<u64>,
 }
 
-impl Browser {
+impl Side {
     /// Video was seen, audio heard, and at most one packet in a thousand lost.
     fn assert_media(&self, seconds: u64) {
         for kind in ["audio", "video"] {
@@ -108,14 +149,14 @@ impl Browser {
     }
 }
 
-/// Runs a call: driver and client browser in the client's namespace, the other browser in the peer's.
-fn run_browsers(scene: &Scene, seconds: u64) -> Report {
-    let chromium = browser::chromium().expect("Chromium is installed");
-    let peer_browser = scene.artifacts.join("peer-browser");
-    write_launcher(&peer_browser, scene.lab.peer(), &chromium);
+/// Runs a call: driver and client browser in the client's namespace, a Chromium in the peer's.
+fn run_browsers(scene: &Scene, client: &Browser, seconds: u64) -> Report {
+    let peer = browser::chromium().expect("Chromium is installed");
+    let launcher = scene.artifacts.join("peer-browser");
+    write_launcher(&launcher, scene.lab.peer(), &peer.path);
     let arguments = json!({
-        "clientBrowser": chromium,
-        "peerBrowser": peer_browser,
+        "client": client,
+        "peer": Browser { path: launcher, ..peer },
         "iceServer": { "urls": format!("turn:{SERVER}"), "username": USER, "credential": PASSWORD },
         "seconds": seconds,
     });

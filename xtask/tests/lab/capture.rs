@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -79,7 +79,7 @@ impl Capture {
 
     fn finish(mut self, namespace: &Namespace, address: Ipv4Addr) -> Packets {
         let [a, b, c, _] = address.octets();
-        let socket = bind(namespace, SocketAddrV4::new(address, 0));
+        let socket = bind(namespace, (address, 0));
         socket.set_broadcast(true).expect("any socket may broadcast");
         let broadcast = (Ipv4Addr::new(a, b, c, 255), MARKER_PORT);
         socket.send_to(MARKER, broadcast).expect("the marker can be sent");
@@ -115,7 +115,7 @@ pub(crate) struct Packets {
 
 /// A packet, as far as the tests look into it.
 pub(crate) enum Packet {
-    Udp { source: SocketAddrV4, destination: SocketAddrV4, payload: Vec<u8> },
+    Udp { source: SocketAddr, destination: SocketAddr, payload: Vec<u8> },
     IcmpPortUnreachable,
     Other,
 }
@@ -125,6 +125,12 @@ pub(crate) enum Packet {
 pub(crate) struct Total {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+}
+
+impl Total {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
 }
 
 impl Packets {
@@ -139,7 +145,7 @@ impl Packets {
     }
 
     /// UDP datagrams, but for the capture's own marker.
-    pub(crate) fn udp(&self) -> impl Iterator<Item = (SocketAddrV4, SocketAddrV4, &[u8])> {
+    pub(crate) fn udp(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &[u8])> {
         self.packets.iter().filter_map(|packet| match packet {
             Packet::Udp { destination, .. } if destination.port() == MARKER_PORT => None,
             Packet::Udp { source, destination, payload } => Some((*source, *destination, payload.as_slice())),
@@ -149,18 +155,14 @@ impl Packets {
 
     /// Data of peers in messages that `select`s them by source and destination: in ChannelData if `channel`,
     /// else in Send and Data indications.
-    pub(crate) fn relayed(
-        &self,
-        channel: bool,
-        select: impl Fn(SocketAddrV4, SocketAddrV4) -> bool,
-    ) -> Total {
+    pub(crate) fn relayed(&self, channel: bool, select: impl Fn(SocketAddr, SocketAddr) -> bool) -> Total {
         let selected = self.udp().filter(|(source, destination, _)| select(*source, *destination));
         let data = |payload| if channel { channel_data(payload) } else { indication_data(payload) };
         total(selected.filter_map(|(_, _, payload)| data(payload)))
     }
 
     /// UDP datagrams selected by source and destination.
-    pub(crate) fn datagrams(&self, select: impl Fn(SocketAddrV4, SocketAddrV4) -> bool) -> Total {
+    pub(crate) fn datagrams(&self, select: impl Fn(SocketAddr, SocketAddr) -> bool) -> Total {
         let selected = self.udp().filter(|(source, destination, _)| select(*source, *destination));
         total(selected.map(|(_, _, payload)| payload))
     }
@@ -176,7 +178,7 @@ impl Packets {
         let bad = self.tshark(&["-Y", BAD]);
         assert_eq!(bad, "", "bad packets in {}:\n{bad}", self.path.display());
         // A browser that has hung up answers late media with ICMP, which quotes it.
-        let decoded = self.tshark(&["-Y", "stun.channel && !icmp"]).lines().count() as u64;
+        let decoded = self.tshark(&["-Y", "stun.channel && !icmp && !icmpv6"]).lines().count() as u64;
         let ours = self.relayed(true, |from, to| [from.port(), to.port()].contains(&3478)).packets;
         assert_eq!(decoded, ours, "ChannelData messages that tshark decoded in {}", self.path.display());
     }
@@ -201,12 +203,12 @@ impl Packets {
 }
 
 /// The protocols that the relay is answerable for.
-const PROTOCOLS: [&str; 10] =
-    ["frame", "eth", "ethertype", "arp", "ip", "icmp", "udp", "tcp", "stun", "data"];
+const PROTOCOLS: [&str; 12] =
+    ["frame", "eth", "ethertype", "arp", "ip", "icmp", "ipv6", "icmpv6", "udp", "tcp", "stun", "data"];
 
 /// What must not be in a capture. A wrong ChannelData length shows only by the last term.
 const BAD: &str = "_ws.malformed || ip.checksum.status==\"Bad\" || udp.checksum.status==\"Bad\" || \
-     tcp.checksum.status==\"Bad\" || icmp.checksum.status==\"Bad\" || stun.att.crc32.status==\"Bad\" || \
+     tcp.checksum.status==\"Bad\" || icmp.checksum.status==\"Bad\" || icmpv6.checksum.status==\"Bad\" || stun.att.crc32.status==\"Bad\" || \
      stun.wrong_msglen || stun.short_packet || udp.length.bad || _ws.expert.severity>=0x00800000 || \
      (udp.port==3478 && !stun)";
 
@@ -233,14 +235,25 @@ fn indication_data(payload: &[u8]) -> Option<&[u8]> {
 
 fn parse(frame: &[u8]) -> Packet {
     let Ok(packet) = SlicedPacket::from_ethernet(frame) else { return Packet::Other };
-    let Some(NetSlice::Ipv4(ipv4)) = packet.net else { return Packet::Other };
+    let (source, destination) = match packet.net {
+        Some(NetSlice::Ipv4(ip)) => {
+            (IpAddr::V4(ip.header().source_addr()), IpAddr::V4(ip.header().destination_addr()))
+        }
+        Some(NetSlice::Ipv6(ip)) => {
+            (IpAddr::V6(ip.header().source_addr()), IpAddr::V6(ip.header().destination_addr()))
+        }
+        _ => return Packet::Other,
+    };
     match packet.transport {
         Some(TransportSlice::Udp(udp)) => Packet::Udp {
-            source: SocketAddrV4::new(ipv4.header().source_addr(), udp.source_port()),
-            destination: SocketAddrV4::new(ipv4.header().destination_addr(), udp.destination_port()),
+            source: SocketAddr::new(source, udp.source_port()),
+            destination: SocketAddr::new(destination, udp.destination_port()),
             payload: udp.payload().to_vec(),
         },
         Some(TransportSlice::Icmpv4(icmp)) if (icmp.type_u8(), icmp.code_u8()) == (3, 3) => {
+            Packet::IcmpPortUnreachable
+        }
+        Some(TransportSlice::Icmpv6(icmp)) if (icmp.type_u8(), icmp.code_u8()) == (1, 4) => {
             Packet::IcmpPortUnreachable
         }
         _ => Packet::Other,

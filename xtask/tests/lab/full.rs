@@ -1,7 +1,7 @@
 //! A full flow table: what finds no room there is relayed by the daemon, and room that comes free is used. Sessions
 //! that end leave nothing in it.
 
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use xtask::lab::{CLIENTS, PEERS};
@@ -95,7 +95,7 @@ fn open_files(scene: &Scene) -> usize {
 }
 
 /// A client with a channel to the peer.
-fn bound(scene: &Scene, number: usize, peer: SocketAddrV4) -> TurnClient {
+fn bound(scene: &Scene, number: usize, peer: SocketAddr) -> TurnClient {
     let mut client = scene.client(CLIENTS[number]);
     client.allocate(None).expect("Allocate succeeds");
     client.channel_bind(CHANNEL, peer).expect("ChannelBind succeeds");

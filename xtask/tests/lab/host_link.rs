@@ -1,6 +1,6 @@
 //! The host reaches the relay through its link into the lab.
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::UdpSocket;
 
 use xtask::lab::{HOST, Lab, PEERS};
 use xtask::turn_client::{Received, TurnClient};
@@ -14,9 +14,9 @@ fn host_is_a_client(datapath: Datapath) {
     scene.lab.link_host().expect("no other lab is linked to this host");
     let socket = UdpSocket::bind((HOST, 0)).expect("the address is the host's");
     let local = socket.local_addr().expect("the socket is bound");
-    let mut client = TurnClient::new(socket, SERVER.into(), USER, PASSWORD).expect("the host has a route");
+    let mut client = TurnClient::new(socket, SERVER, USER, PASSWORD).expect("the host has a route");
     let mapped = client.binding().expect("Binding succeeds");
-    assert_eq!(SocketAddr::from(mapped), local, "nothing translates addresses in the lab");
+    assert_eq!(mapped, local, "nothing translates addresses in the lab");
 
     let (peer, peer_address) = scene.peer(PEERS[0]);
     let (relayed, _) = client.allocate(None).expect("Allocate succeeds");
@@ -25,7 +25,7 @@ fn host_is_a_client(datapath: Datapath) {
     for _ in 0..100 {
         client.send_channel_data(0x4000, b"from the host").expect("the host can send");
         let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets it");
-        assert_eq!((&buffer[..length], from), (&b"from the host"[..], SocketAddr::from(relayed)));
+        assert_eq!((&buffer[..length], from), (&b"from the host"[..], relayed));
         peer.send_to(b"to the host", from).expect("the peer can send");
         let received = client.receive(PATIENCE).expect("the host can receive");
         assert_eq!(received, Some(Received::Channel { number: 0x4000, data: b"to the host".to_vec() }));
@@ -42,6 +42,6 @@ fn second_link_is_refused_by_name_of_the_first() {
     assert!(error.contains(&format!("tpk-{}", first.id())), "{error}");
     drop(first);
     second.link_host().expect("the first link is gone");
-    let probe = UdpSocket::bind(SocketAddrV4::new(HOST, 0));
+    let probe = UdpSocket::bind((HOST, 0));
     assert!(probe.is_ok(), "the link's address is the host's");
 }

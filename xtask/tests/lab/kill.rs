@@ -2,7 +2,7 @@
 //! let in, nobody is told "port unreachable", and the next start serves.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ fn established_flows_outlive_the_daemon(datapath: Datapath) {
         call.exchange_until(|call| call.echoed.len() >= 10);
         scene.relay.kill().expect("the daemon can be killed");
         let killed = Instant::now();
-        let newcomer = bind(scene.lab.client(), SocketAddrV4::new(CLIENTS[1], 0));
+        let newcomer = bind(scene.lab.client(), (CLIENTS[1], 0));
         call.exchange_until(|_| {
             knock(&newcomer, &stranger, relayed);
             Instant::now() > latest_expiry + 2 * TOLERANCE
@@ -93,7 +93,7 @@ fn next_start_serves(datapath: Datapath) {
     let mut scene = Scene::start("kill-restart", datapath);
     let mut client = scene.client(CLIENTS[0]);
     client.allocate(None).expect("Allocate succeeds");
-    client.create_permission(SocketAddrV4::new(PEERS[0], 1)).expect("CreatePermission succeeds");
+    client.create_permission((PEERS[0], 1)).expect("CreatePermission succeeds");
     for _ in 0..20 {
         scene.relay.kill().expect("the daemon can be killed");
         scene.restart_relay();
@@ -162,7 +162,7 @@ fn echo(peer: &UdpSocket, ended: &AtomicBool) {
 }
 
 /// What the dead daemon's relay must not let in: a new client's request, and data of a peer without permission.
-fn knock(newcomer: &UdpSocket, stranger: &UdpSocket, relayed: SocketAddrV4) {
+fn knock(newcomer: &UdpSocket, stranger: &UdpSocket, relayed: SocketAddr) {
     let request = MessageBuilder::new(Class::Request, Method::Allocate, *b"a newcomer's")
         .attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
         .build();
@@ -170,7 +170,7 @@ fn knock(newcomer: &UdpSocket, stranger: &UdpSocket, relayed: SocketAddrV4) {
     stranger.send_to(INTRUDER, relayed).expect("the peer can send");
 }
 
-fn assert_nothing_was_let_in(captured: &Captured, peer: SocketAddrV4) {
+fn assert_nothing_was_let_in(captured: &Captured, peer: SocketAddr) {
     let unreachables = [captured.client.port_unreachables(), captured.peer.port_unreachables()];
     assert_eq!(unreachables, [0, 0], "ICMP port unreachable, to clients and to peers");
     for (_, _, payload) in captured.client.udp() {
@@ -178,7 +178,7 @@ fn assert_nothing_was_let_in(captured: &Captured, peer: SocketAddrV4) {
         assert!(!intruder, "data of a peer without permission reached the client");
     }
     for (source, destination, _) in captured.peer.udp() {
-        let relayed = SocketAddr::from(source).ip() == RELAY_ADDRESS;
+        let relayed = source.ip() == RELAY_ADDRESS;
         assert!(!relayed || destination == peer, "the relay sent to {destination}");
     }
 }

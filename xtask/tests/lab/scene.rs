@@ -1,10 +1,10 @@
 //! A lab with a relay in it, and what a failing test prints.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use xtask::lab::{self, CLIENTS, LISTENER, Lab, Namespace, PEERS, Relay, RelayOptions};
+use xtask::lab::{self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions};
 use xtask::turn_client::TurnClient;
 use xtask::workspace::{self, Profile};
 
@@ -14,8 +14,8 @@ pub(crate) const PASSWORD: &str = "wonderland";
 /// A bound that only a hang reaches.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The relay's listener.
-pub(crate) const SERVER: SocketAddrV4 = SocketAddrV4::new(LISTENER, 3478);
+/// The relay's IPv4 listener.
+pub(crate) const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(LISTENER, PORT));
 
 /// What is to forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,16 +121,18 @@ impl Scene {
         self.relay = Relay::start(&self.lab, &self.options).unwrap_or_else(|error| panic!("{error:?}"));
     }
 
-    /// A TURN client in the client's namespace.
-    pub(crate) fn client(&self, address: Ipv4Addr) -> TurnClient {
-        let socket = bind(self.lab.client(), SocketAddrV4::new(address, 0));
-        TurnClient::new(socket, SERVER.into(), USER, PASSWORD).expect("the listener is on the client's link")
+    /// A TURN client in the client's namespace, of the listener of its address's family.
+    pub(crate) fn client(&self, address: impl Into<IpAddr>) -> TurnClient {
+        let address = address.into();
+        let socket = bind(self.lab.client(), (address, 0));
+        let server = Family::of(address).listener();
+        TurnClient::new(socket, server, USER, PASSWORD).expect("the listener is on the client's link")
     }
 
     /// A socket of a peer, and its address.
-    pub(crate) fn peer(&self, address: Ipv4Addr) -> (UdpSocket, SocketAddrV4) {
-        let socket = bind(self.lab.peer(), SocketAddrV4::new(address, 0));
-        let address = local_address(&socket);
+    pub(crate) fn peer(&self, address: impl Into<IpAddr>) -> (UdpSocket, SocketAddr) {
+        let socket = bind(self.lab.peer(), (address.into(), 0));
+        let address = socket.local_addr().expect("it is bound");
         (socket, address)
     }
 
@@ -143,7 +145,7 @@ impl Scene {
         client.send_channel_data(0x4ABC, b"there").expect("ChannelData can be sent");
         let mut buffer = [0; 100];
         let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets the client's data");
-        assert_eq!((&buffer[..length], from), (&b"there"[..], SocketAddr::from(relayed)));
+        assert_eq!((&buffer[..length], from), (&b"there"[..], relayed));
         peer.send_to(b"and back", relayed).expect("the peer can send");
         let received = client.receive(PATIENCE).expect("the client can receive");
         let expected = xtask::turn_client::Received::Channel { number: 0x4ABC, data: b"and back".to_vec() };
@@ -166,16 +168,9 @@ impl Drop for Scene {
 }
 
 /// A socket in a namespace, whose reads end in an error instead of never.
-pub(crate) fn bind(namespace: &Namespace, address: SocketAddrV4) -> UdpSocket {
+pub(crate) fn bind(namespace: &Namespace, address: impl Into<SocketAddr>) -> UdpSocket {
+    let address = address.into();
     let socket = namespace.run(|| UdpSocket::bind(address)).expect("the address is the namespace's");
     socket.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
     socket
-}
-
-/// The address that a socket is bound to.
-pub(crate) fn local_address(socket: &UdpSocket) -> SocketAddrV4 {
-    match socket.local_addr() {
-        Ok(SocketAddr::V4(address)) => address,
-        other => panic!("not bound to IPv4: {other:?}"),
-    }
 }

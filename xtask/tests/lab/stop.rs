@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use xtask::lab::{CLIENTS, PEERS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
@@ -18,7 +17,7 @@ fn nothing_is_left(datapath: Datapath) {
     let mut scene = Scene::start("stop", datapath);
     let mut client = scene.client(CLIENTS[0]);
     client.allocate(None).expect("Allocate succeeds");
-    client.channel_bind(0x4000, SocketAddrV4::new(PEERS[0], 9000)).expect("ChannelBind succeeds");
+    client.channel_bind(0x4000, (PEERS[0], 9000)).expect("ChannelBind succeeds");
     let objects = bpf::objects_of(scene.relay.pid());
     let has = |wanted: fn(&Object) -> bool| objects.iter().any(wanted);
     assert_eq!(has(|object| matches!(object, Object::Program(_))), datapath.is_xdp(), "{objects:?}");

@@ -19,6 +19,7 @@ use super::{
     address::FiveTuple,
     allocation::Allocation,
     drops::DropReason,
+    ip::IpMeta,
     server::Server,
     stun::{
         AttributeType, Class, ErrorCode, Header, Malformed, Message, MessageError, MessageWriter, Method,
@@ -42,6 +43,7 @@ impl Server {
         &mut self,
         now: BootNanos,
         five_tuple: FiveTuple,
+        meta: IpMeta,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let (header, bytes) = Header::parse(datagram).map_err(|_| DropReason::NotStun)?;
@@ -54,7 +56,9 @@ impl Server {
                 | Method::CREATE_PERMISSION
                 | Method::CHANNEL_BIND,
             ) => self.handle_request(now, five_tuple, header, bytes),
-            (Class::Indication, Method::SEND) => self.relay_send_indication(five_tuple, header, bytes),
+            (Class::Indication, Method::SEND) => {
+                self.relay_send_indication(now, five_tuple, meta, header, bytes)
+            }
             // Keeps a NAT binding alive, and is done with that (RFC 8489 section 6.3.2).
             (Class::Indication, Method::BINDING) => Ok(()),
             _ => Err(DropReason::UnsupportedMethod),

@@ -62,6 +62,8 @@ attributes! {
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
     /// Why the second address is missing.
     ADDRESS_ERROR_CODE = 0x8001;
+    /// The ICMP error that came back for a datagram to a peer.
+    ICMP = 0x8004;
     /// Who made the software.
     SOFTWARE = 0x8022;
     /// CRC-32 over the message before it.

@@ -1,8 +1,10 @@
 //! coturn's test client and peer, with captures on both sides: everything is echoed, the kernel forwards all
 //! but the first packets of channels, and the counters are exact.
 
-use std::net::SocketAddrV4;
-use std::process::{Child, Stdio};
+mod hostile;
+
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
 
 use xtask::lab::{LISTENER, PEERS, RELAY_ADDRESS, Relayed, Traffic};
 use xtask::{process, wait};
@@ -11,7 +13,9 @@ use crate::capture::{Captured, Captures, Total};
 use crate::scene::{Datapath, PASSWORD, PATIENCE, SERVER, Scene, USER, on_each_datapath};
 
 /// Where coturn's peer echoes.
-const ECHO: SocketAddrV4 = SocketAddrV4::new(PEERS[0], 3480);
+const ECHO_PORT: u16 = 3480;
+/// It chooses its channels from all of RFC 5766's range.
+const CONFIG: &str = "rfc5766_channels = true\n";
 /// Enough for one packet in a hundred to show.
 const MESSAGES: u64 = 1000;
 const CLIENTS: u64 = 2;
@@ -38,7 +42,7 @@ fn indications(datapath: Datapath) {
     let both = |channel: bool, up: bool| {
         captured.client.relayed(channel, |from, to| if up { to == SERVER } else { from == SERVER })
     };
-    let (up, down) = (sum(both(true, true), both(false, true)), sum(both(true, false), both(false, false)));
+    let (up, down) = (both(true, true).plus(both(false, true)), both(true, false).plus(both(false, false)));
     assert!(both(false, true).packets >= CLIENTS * MESSAGES, "{:?}", both(false, true));
     assert_exact(&counts, &captured, up, down);
     captured.client.assert_clean();
@@ -68,18 +72,15 @@ struct Counts {
 
 /// Runs coturn's client, which must lose nothing.
 fn exchange(name: &str, datapath: Datapath, flags: &[&str]) -> (Counts, Captured) {
-    // It chooses its channels from all of RFC 5766's range.
-    let scene = Scene::with_config(name, datapath, "rfc5766_channels = true\n");
+    let scene = Scene::with_config(name, datapath, CONFIG);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
-    let _peer = EchoPeer::start(&scene);
-    let mut client = scene.lab.client().command("turnutils_uclient");
+    let _peer = EchoPeer::start(&scene, &[PEERS[0].into()]);
+    let mut client = uclient(&scene, PEERS[0].into());
     client
-        .args(["-u", USER, "-w", PASSWORD, "-e", &ECHO.ip().to_string(), "-r", &ECHO.port().to_string()])
         .args(["-n", &MESSAGES.to_string(), "-m", &CLIENTS.to_string(), "-l", &LENGTH.to_string()])
         .args(["-z", "4", "-c", "-X"])
         .args(flags)
-        .arg(LISTENER.to_string())
-        .stdin(Stdio::null());
+        .arg(LISTENER.to_string());
     let output = process::output(&mut client).expect("coturn's client succeeds");
     std::fs::write(scene.artifacts.join("uclient.log"), &output).expect("artifacts can be written");
     assert!(output.contains("Total lost packets 0 "), "{output}");
@@ -89,10 +90,19 @@ fn exchange(name: &str, datapath: Datapath, flags: &[&str]) -> (Counts, Captured
     (Counts { fast: status.fast_path, slow: status.slow_path }, captured)
 }
 
+/// coturn's client in the client's namespace, for a peer that echoes; the server's address is its last argument.
+fn uclient(scene: &Scene, peer: IpAddr) -> Command {
+    let mut client = scene.lab.client().command("turnutils_uclient");
+    client
+        .args(["-u", USER, "-w", PASSWORD, "-e", &peer.to_string(), "-r", &ECHO_PORT.to_string()])
+        .stdin(Stdio::null());
+    client
+}
+
 /// What crossed the client's NIC, what crossed the peer's, and what the relay counted are the same.
 fn assert_exact(counts: &Counts, captured: &Captured, up: Total, down: Total) {
-    let to_echo = captured.peer.datagrams(|from, to| *from.ip() == RELAY_ADDRESS && *to.ip() == PEERS[0]);
-    let from_echo = captured.peer.datagrams(|from, to| *from.ip() == PEERS[0] && *to.ip() == RELAY_ADDRESS);
+    let to_echo = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
+    let from_echo = captured.peer.datagrams(|from, to| from.ip() == PEERS[0] && to.ip() == RELAY_ADDRESS);
     assert_eq!(up, to_echo, "what the clients sent and what reached the peer");
     assert_eq!(down, from_echo, "what reached the clients and what the peer sent");
     assert_eq!(total(counts.fast.to_peer + counts.slow.to_peer), up, "packets to peers counted");
@@ -112,26 +122,28 @@ fn total(traffic: Traffic) -> Total {
     Total { packets: traffic.packets, bytes: traffic.bytes }
 }
 
-fn sum(a: Total, b: Total) -> Total {
-    Total { packets: a.packets + b.packets, bytes: a.bytes + b.bytes }
-}
-
 /// coturn's echo server in the peer's namespace.
 struct EchoPeer(Child);
 
 impl EchoPeer {
-    fn start(scene: &Scene) -> Self {
+    fn start(scene: &Scene, addresses: &[IpAddr]) -> Self {
         let mut command = scene.lab.peer().command("turnutils_peer");
+        for address in addresses {
+            command.args(["-L", &address.to_string()]);
+        }
         command
-            .args(["-L", &ECHO.ip().to_string(), "-p", &ECHO.port().to_string()])
+            .args(["-p", &ECHO_PORT.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let peer = Self(command.spawn().expect("coturn is installed"));
-        let port = format!(":{:04X} ", ECHO.port());
+        let port = format!(":{ECHO_PORT:04X} ");
         let is_bound = || {
-            let sockets = scene.lab.peer().run(|| std::fs::read_to_string("/proc/thread-self/net/udp"));
-            sockets.ok()?.contains(&port).then_some(())
+            let sockets = scene.lab.peer().run(|| {
+                let tables = ["udp", "udp6"].map(|table| format!("/proc/thread-self/net/{table}"));
+                tables.map(|table| std::fs::read_to_string(table).unwrap_or_default()).concat()
+            });
+            (sockets.matches(&port).count() >= addresses.len()).then_some(())
         };
         wait::until(PATIENCE, is_bound).expect("coturn's peer binds its port");
         peer
