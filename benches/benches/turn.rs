@@ -10,7 +10,7 @@ use relay_user::turn::{
     ChannelNumber, ClientAddr, Config, Credentials, FiveTuple, IpMeta, Lifetimes, Limits, LongTermKey,
     Output, PeerAddr, PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
     channel_data::ChannelData,
-    stun::{AttributeType, Class, Header, Message, MessageWriter, Method, TransactionId},
+    stun::{AttributeType, Class, Header, Message, MessageWriter, Method, PasswordAlgorithm, TransactionId},
 };
 
 const USER: &str = "alice";
@@ -38,6 +38,7 @@ fn server() -> Server {
         limits: Limits::default(),
         alternate_servers: Vec::new(),
         min_ipv6_mtu: 1280,
+        strict_expiry: false,
         strict_permissions: false,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
@@ -70,7 +71,7 @@ struct Client {
 impl Client {
     /// A client with a nonce.
     fn new(server: &mut Server, port: u16) -> Self {
-        let key = LongTermKey::new(USER, REALM, PASSWORD);
+        let key = LongTermKey::new(PasswordAlgorithm::Md5, USER, REALM, PASSWORD);
         let mut client = Self { five_tuple: five_tuple(port), key, nonce: Vec::new(), transactions: 0 };
         let request = client.header(Class::Request, Method::ALLOCATE);
         let challenge = client.exchange(server, &MessageWriter::new(request).finish());
@@ -155,7 +156,7 @@ fn codec(c: &mut Criterion) {
         request.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
     });
     let indication = client.send_indication();
-    let key = LongTermKey::new(USER, REALM, PASSWORD);
+    let key = LongTermKey::new(PasswordAlgorithm::Md5, USER, REALM, PASSWORD);
 
     let mut group = c.benchmark_group("codec");
     group.bench_function("decode_allocate", |b| b.iter(|| black_box(parse(black_box(&request)))));

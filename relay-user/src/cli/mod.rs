@@ -2,6 +2,7 @@
 
 mod check;
 mod detach;
+mod log;
 mod options;
 mod run;
 mod sessions;
@@ -9,7 +10,7 @@ mod status;
 mod table;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -17,11 +18,10 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
-use tracing_subscriber::EnvFilter;
 
 use crate::control::{
     client,
-    config::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS},
+    config::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS, LogFormat},
 };
 
 const EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// What to log: error, warn, info, debug or trace, or directives as in RUST_LOG [default: RUST_LOG, else info]
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_log_level)]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = log::parse_level)]
     log_level: Option<String>,
 }
 
@@ -82,9 +82,12 @@ struct DetachOptions {
 /// The whole program: exit code 0, 1 for an error, 2 for wrong usage.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log_level.as_deref());
+    let level = cli.log_level.as_deref();
+    if !matches!(cli.command, Command::Run(_)) {
+        log::start(level, LogFormat::default());
+    }
     let result = match cli.command {
-        Command::Run(options) => run::run(options),
+        Command::Run(options) => run::run(options, level),
         Command::Status(options) => status::status(&options),
         Command::Sessions(options) => sessions::sessions(&options),
         Command::Check(options) => check::check(options),
@@ -101,25 +104,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn parse_log_level(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-fn start_log(level: Option<&str>) {
-    let filter = match level {
-        Some(level) => EnvFilter::new(level),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        // Told on the same stderr, it would panic: a full disk must not end the daemon.
-        .log_internal_errors(false)
-        .init();
 }
 
 /// Asks the running daemon for a `T` and prints the answer as it came, or as `describe` puts it.

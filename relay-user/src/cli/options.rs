@@ -1,14 +1,14 @@
 //! The options that `run` and `check` share: each is also a key of the file, which it overrides.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 
 use crate::{
     control::{
         config::{
-            Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen, Origin, Realm,
-            RelayAddress, RelayPorts, Settings, User, resolve,
+            AlternateServer, Cidr, ConfigError, ConfigErrors, Configuration, ExternalIp, Given, Listen,
+            LogFormat, Origin, Realm, RelayAddress, RelayPorts, Settings, ValueError, resolve,
         },
         host::Host,
     },
@@ -24,10 +24,10 @@ pub(super) struct ServerOptions {
     /// Interface that clients or peers are on [default: from the addresses, else the default route's]
     #[arg(short, long, value_name = "IFACE")]
     interface: Vec<String>,
-    /// Address to serve clients on, as udp://IP:PORT [default: port 3478 on each IPv4 address of the interfaces]
+    /// Address to serve clients on, as udp://IP:PORT [default: port 3478 on each address of the interfaces]
     #[arg(long, value_name = "URL")]
     listen: Vec<Listen>,
-    /// Address to relay from [default: the one with an external address, else the default route's]
+    /// Address to relay from [default: of each family the one with an external address, else the default route's]
     #[arg(long, value_name = "IP")]
     relay_address: Vec<RelayAddress>,
     /// Public address that a relay address is mapped to one to one
@@ -36,6 +36,9 @@ pub(super) struct ServerOptions {
     /// Ports to relay from [default: 49152-65535]
     #[arg(long, value_name = "MIN-MAX")]
     relay_ports: Option<RelayPorts>,
+    /// Server to send all clients to instead of serving them; one of each family
+    #[arg(long, value_name = "IP[:PORT]")]
+    alternate_server: Vec<AlternateServer>,
     /// Realm of the credentials [default: the host name]
     #[arg(long, value_name = "NAME")]
     realm: Option<Realm>,
@@ -43,6 +46,13 @@ pub(super) struct ServerOptions {
     // A string here: clap's error would show the password.
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Vec<String>,
+    /// Secret shared with an application that makes time-limited credentials; better in a file
+    // A string here, too.
+    #[arg(long, value_name = "SECRET")]
+    auth_secret: Vec<String>,
+    /// File with such secrets, one a line
+    #[arg(long, value_name = "FILE")]
+    auth_secret_file: Option<PathBuf>,
     /// Peers to allow though their network is special, such as 10.0.0.0/8
     #[arg(long, value_name = "CIDR")]
     allow_peer: Vec<Cidr>,
@@ -58,6 +68,9 @@ pub(super) struct ServerOptions {
     /// Mounted bpffs [default: /sys/fs/bpf]
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// How to write the log: text, or json for one object a line [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 impl ServerOptions {
@@ -78,24 +91,33 @@ impl ServerOptions {
             relay_address: given(self.relay_address),
             external_ip: given(self.external_ip),
             relay_ports: self.relay_ports.map(Given::option),
+            alternate_server: given(self.alternate_server),
             realm: self.realm.map(Given::option),
-            users: self.user.iter().map(|user| parse_user(user)).collect::<Result<_, _>>()?,
+            users: self.user.iter().map(|user| parse_secret("users", user)).collect::<Result<_, _>>()?,
+            auth_secret: self
+                .auth_secret
+                .iter()
+                .map(|secret| parse_secret("auth_secret", secret))
+                .collect::<Result<_, _>>()?,
+            auth_secret_file: self.auth_secret_file.map(Given::option),
             allow_peer: given(self.allow_peer),
             deny_peer: given(self.deny_peer),
             datapath: self.datapath.map(Given::option),
             admin_socket: self.admin_socket,
             bpffs: self.bpffs,
+            log_format: self.log_format,
             ..Settings::default()
         })
     }
 }
 
-fn parse_user(text: &str) -> Result<Given<User>, ConfigError> {
+/// Parses what no message may show.
+fn parse_secret<T: FromStr<Err = ValueError>>(key: &str, text: &str) -> Result<Given<T>, ConfigError> {
     match text.parse() {
-        Ok(user) => Ok(Given::option(user)),
+        Ok(value) => Ok(Given::option(value)),
         Err(error) => Err(ConfigError {
             origin: Origin::Option,
-            key: "users".to_owned(),
+            key: key.to_owned(),
             value: None,
             problem: error.to_string(),
         }),

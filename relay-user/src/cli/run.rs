@@ -14,7 +14,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::options::ServerOptions;
+use super::{log, options::ServerOptions};
 use crate::{
     control::{
         admin::{self, AdminSocket},
@@ -23,7 +23,7 @@ use crate::{
     },
     datapath::{self, XdpOptions},
     net::{Driver, DriverOptions, Endpoint},
-    turn::{self, Credentials, Lifetimes, Limits, PeerPolicy, Server},
+    turn::{self, Credentials, Lifetimes, PeerPolicy, Server},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -35,8 +35,9 @@ Examples:
 /// Questions of the admin API that may wait for the driver.
 const QUERIES: usize = 16;
 
-pub(super) fn run(options: ServerOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: ServerOptions, log_level: Option<&str>) -> anyhow::Result<ExitCode> {
     let configuration = options.configuration()?;
+    log::start(log_level, configuration.log_format);
     for note in &configuration.notes {
         match note {
             Note::Default(text) => tracing::info!("{text}"),
@@ -112,11 +113,14 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
     for user in &configuration.users {
         credentials.insert(&user.name, &configuration.realm, &user.password).context("users")?;
     }
+    for secret in &configuration.auth_secrets {
+        credentials.add_secret(secret.0.as_str()).context("auth_secret")?;
+    }
     let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
     let lifetimes = configuration.lifetimes;
     let config = turn::Config {
         realm: configuration.realm.clone(),
-        software: Some(concat!("turnpike ", env!("CARGO_PKG_VERSION")).to_owned()),
+        software: configuration.software.clone(),
         relay_addresses: configuration.relay_addresses.clone(),
         relay_ports: configuration.relay_ports.clone(),
         external_addresses: configuration.external_addresses.clone(),
@@ -127,11 +131,12 @@ fn server(configuration: &Configuration) -> anyhow::Result<Server> {
             max: seconds(lifetimes.max),
             permission: seconds(lifetimes.permission),
             channel: seconds(lifetimes.channel),
-            ..Lifetimes::default()
+            nonce: seconds(lifetimes.nonce),
         },
-        limits: Limits::default(),
-        alternate_servers: Vec::new(),
-        min_ipv6_mtu: 1280,
+        limits: configuration.limits,
+        alternate_servers: configuration.alternate_servers.clone(),
+        min_ipv6_mtu: configuration.min_ipv6_mtu,
+        strict_expiry: configuration.strict_expiry,
         strict_permissions: configuration.strict_permissions,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),

@@ -1,21 +1,23 @@
 //! What this host has: interfaces, addresses, the default route and the name. Reading it changes nothing.
 
 use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 
-/// Interfaces and IPv4 addresses as they are now.
+use crate::turn::Family;
+
+/// Interfaces and addresses as they are now.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// In the kernel's order.
     pub interfaces: Vec<Interface>,
-    /// Source address of a packet that takes the default route.
-    pub default_source: Option<Ipv4Addr>,
+    /// Source addresses of packets that take the default routes: at most one of each family.
+    pub default_sources: Vec<IpAddr>,
     /// The host name.
     pub name: String,
 }
@@ -29,18 +31,23 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is the loopback interface.
     pub loopback: bool,
-    /// IPv4 addresses with their prefixes.
-    pub addresses: Vec<Ipv4Net>,
+    /// Addresses with their prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Those of the addresses that come and go: temporary and deprecated ones of IPv6.
+    pub passing: HashSet<Ipv6Addr>,
 }
 
 impl Host {
     /// Reads the interfaces, addresses and routes of the network namespace that the process is in.
     pub fn read() -> io::Result<Self> {
-        Ok(Self {
+        let mut host = Self {
             interfaces: interfaces()?,
-            default_source: default_source(),
+            default_sources: Vec::new(),
             name: nix::unistd::gethostname()?.to_string_lossy().into_owned(),
-        })
+        };
+        let sources = Family::ALL.into_iter().filter_map(default_source);
+        host.default_sources = sources.filter_map(|source| host.lasting(source)).collect();
+        Ok(host)
     }
 
     /// The interface of this name.
@@ -49,19 +56,30 @@ impl Host {
     }
 
     /// The interface that has this address.
-    pub fn owner(&self, address: Ipv4Addr) -> Option<&Interface> {
+    pub fn owner(&self, address: IpAddr) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.has(address))
     }
 
     /// The addresses of all interfaces.
-    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(Ipv4Net::addr))
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(IpNet::addr))
+    }
+
+    /// The address, or another one of its interface and family if it is one that goes.
+    fn lasting(&self, address: IpAddr) -> Option<IpAddr> {
+        let family = Family::of(address);
+        let mut lasting =
+            self.owner(address)?.lasting_addresses().filter(|&other| Family::of(other) == family);
+        let first = lasting.next()?;
+        Some(if first == address || lasting.any(|other| other == address) { address } else { first })
     }
 
     /// The addresses as a list to be shown to the operator: `198.18.1.1 (relc0), 127.0.0.1 (lo)`.
     pub fn addresses_text(&self) -> String {
         list(self.interfaces.iter().flat_map(|interface| {
-            interface.addresses.iter().map(move |net| format!("{} ({})", net.addr(), interface.name))
+            let usable =
+                interface.addresses.iter().map(IpNet::addr).filter(|&address| !is_link_local(address));
+            usable.map(move |address| format!("{address} ({})", interface.name))
         }))
     }
 
@@ -72,10 +90,22 @@ impl Host {
 }
 
 impl Interface {
+    /// Addresses that clients and peers can be told: not those of one link, and none that will go.
+    pub fn lasting_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(IpNet::addr).filter(|&address| {
+            let passes = matches!(address, IpAddr::V6(address) if self.passing.contains(&address));
+            !passes && !is_link_local(address)
+        })
+    }
+
     /// Whether the kernel delivers this address here. On the loopback interface a prefix is local as a whole.
-    fn has(&self, address: Ipv4Addr) -> bool {
+    fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|net| net.addr() == address || (self.loopback && net.contains(&address)))
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -85,6 +115,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 
 fn interfaces() -> io::Result<Vec<Interface>> {
     let mut by_index = BTreeMap::<u32, Interface>::new();
+    let passing = passing_addresses();
     for entry in getifaddrs()? {
         // The label of an alias address is not an interface of its own.
         let name = entry.interface_name.split(':').next().unwrap_or_default().to_owned();
@@ -94,26 +125,53 @@ fn interfaces() -> io::Result<Vec<Interface>> {
             index,
             loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
             addresses: Vec::new(),
+            passing: HashSet::new(),
         });
-        let address = entry.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|a| a.ip());
-        let netmask = entry.netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
-        if let Some(address) = address {
-            let netmask = netmask.unwrap_or(Ipv4Addr::BROADCAST);
-            let net = Ipv4Net::with_netmask(address, netmask).map_err(io::Error::other)?;
-            interface.addresses.push(net);
+        let (Some(address), netmask) = (entry.address, entry.netmask) else { continue };
+        if let Some(address) = address.as_sockaddr_in() {
+            let netmask = netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
+            let net = Ipv4Net::with_netmask(address.ip(), netmask.unwrap_or(Ipv4Addr::BROADCAST));
+            interface.addresses.push(IpNet::V4(net.map_err(io::Error::other)?));
+        } else if let Some(address) = address.as_sockaddr_in6() {
+            let netmask = netmask.as_ref().and_then(|mask| mask.as_sockaddr_in6()).map(|mask| mask.ip());
+            let net = Ipv6Net::with_netmask(address.ip(), netmask.unwrap_or(Ipv6Addr::from_bits(u128::MAX)));
+            interface.addresses.push(IpNet::V6(net.map_err(io::Error::other)?));
+            if passing.contains(&address.ip()) {
+                interface.passing.insert(address.ip());
+            }
         }
     }
     Ok(by_index.into_values().collect())
 }
 
-/// Asks the kernel for the route to an address that is nobody's (TEST-NET-1); nothing is sent.
-fn default_source() -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(SocketAddr::from(([192, 0, 2, 1], 9))).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(address) if !address.is_unspecified() => Some(address),
-        _ => None,
-    }
+/// IPv6 addresses that are temporary, deprecated or found to be another host's. Without IPv6 there are none.
+fn passing_addresses() -> HashSet<Ipv6Addr> {
+    // The flags of include/uapi/linux/if_addr.h.
+    const TEMPORARY: u32 = 0x01;
+    const DUPLICATE: u32 = 0x08;
+    const DEPRECATED: u32 = 0x20;
+    // Each line: address, index, prefix length, scope, flags (all hexadecimal), name.
+    let table = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let passing = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
+        (flags & (TEMPORARY | DUPLICATE | DEPRECATED) != 0).then(|| Ipv6Addr::from_bits(address))
+    });
+    passing.collect()
+}
+
+/// Asks the kernel for the route to an address that is nobody's (TEST-NET-1 and its like of IPv6); nothing is
+/// sent.
+fn default_source(family: Family) -> Option<IpAddr> {
+    let (unspecified, nobody): (IpAddr, IpAddr) = match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    };
+    let socket = UdpSocket::bind((unspecified, 0)).ok()?;
+    socket.connect(SocketAddr::new(nobody, 9)).ok()?;
+    let source = socket.local_addr().ok()?.ip();
+    (!source.is_unspecified()).then_some(source)
 }
 
 #[cfg(test)]
@@ -125,10 +183,35 @@ mod tests {
         let host = Host::read().unwrap();
         let lo = host.interface("lo").expect("every namespace has lo");
         assert!(lo.loopback && lo.index == 1);
-        if !lo.addresses.is_empty() {
-            assert_eq!(host.owner(Ipv4Addr::new(127, 0, 0, 2)), Some(lo));
+        for net in &lo.addresses {
+            assert_eq!(host.owner(net.addr()), Some(lo));
+            if net.addr().is_ipv4() {
+                assert_eq!(host.owner(Ipv4Addr::new(127, 0, 0, 2).into()), Some(lo));
+            }
         }
-        assert_eq!(host.owner(Ipv4Addr::new(192, 0, 2, 77)), None);
+        assert_eq!(host.owner(Ipv4Addr::new(192, 0, 2, 77).into()), None);
+        assert_eq!(host.owner("2001:db8::77".parse().unwrap()), None);
         assert!(host.names_text().contains("lo"));
+    }
+
+    #[test]
+    fn addresses_that_go_are_nobodys_default() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let eth0 = Interface {
+            name: "eth0".to_owned(),
+            index: 2,
+            loopback: false,
+            addresses: ["198.51.100.7/24", "fe80::7/64", "2001:db8::dead/64", "2001:db8::7/64"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+            passing: HashSet::from(["2001:db8::dead".parse().unwrap()]),
+        };
+        let lasting = eth0.lasting_addresses().collect::<Vec<_>>();
+        assert_eq!(lasting, [address("198.51.100.7"), address("2001:db8::7")]);
+        let host = Host { interfaces: vec![eth0], ..Host::default() };
+        assert_eq!(host.lasting(address("2001:db8::dead")), Some(address("2001:db8::7")));
+        assert_eq!(host.lasting(address("2001:db8::7")), Some(address("2001:db8::7")));
+        assert_eq!(host.lasting(address("198.51.100.7")), Some(address("198.51.100.7")));
+        assert!(!host.addresses_text().contains("fe80::7"), "{}", host.addresses_text());
     }
 }

@@ -67,6 +67,10 @@ pub trait Datapath: Send {
     fn counts(&mut self) -> Counts;
     /// What was forwarded for one allocation: to its peers, to its client (hairpins included in both).
     fn allocation_traffic(&mut self, allocation: AllocationId) -> (Traffic, Traffic);
+    /// Whether all flows of an allocation are removed and no packet can be under way on one any more, so that
+    /// [`allocation_traffic`](Self::allocation_traffic) will not change. It comes about in a
+    /// [`tick`](Self::tick), within seconds.
+    fn traffic_is_final(&self, allocation: AllocationId) -> bool;
     /// Forgets an allocation's account once its last flow is read. Its share of the totals remains.
     fn forget_allocation(&mut self, allocation: AllocationId);
     /// Ends forwarding and leaves nothing behind in the kernel: programs detached, pins and neighbour

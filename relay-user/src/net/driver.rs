@@ -16,6 +16,8 @@ use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
 use super::{
     boot_now,
+    ended::EndedSessions,
+    log::ClientLog,
     log_limit::LogLimit,
     raw::RawSockets,
     report::{self, DatapathInfo},
@@ -28,8 +30,8 @@ use crate::{
     },
     datapath::{Datapath, InstallError},
     turn::{
-        AuthenticationFailure, ClientAddr, Event, Family, FiveTuple, Flow, FlowId, Fragmentation, IpHeader,
-        OpenError, Output, PeerAddr, Received, RelayedAddr, Server, ServerAddr, Transport,
+        ClientAddr, Event, Family, FiveTuple, Flow, FlowId, Fragmentation, IpHeader, OpenError, Output,
+        PeerAddr, Received, RelayedAddr, Server, ServerAddr, Transport,
     },
 };
 
@@ -95,7 +97,8 @@ impl Driver {
                 raw,
                 relayed: HashMap::new(),
                 buffer: vec![0; udp::DATAGRAM_MAX],
-                log_addresses: options.log_addresses,
+                log: ClientLog::new(options.log_addresses),
+                ended: EndedSessions::default(),
                 counts: report::DriverCounts::default(),
                 waiting: HashMap::new(),
                 limits: Limits::default(),
@@ -141,6 +144,10 @@ impl Driver {
         state.drain(now);
         state.datapath.tick(now);
         state.datapath.close();
+        let State { ended, datapath, log, .. } = &mut *state;
+        while let Some((record, fast)) = ended.take(datapath.as_mut()) {
+            log.session_ended(&record, fast);
+        }
         let status = state.status();
         tracing::info!(
             "stopped: {} packets to peers and {} to clients were carried in the kernel, {} and {} by the daemon",
@@ -211,7 +218,8 @@ struct State {
     relayed: HashMap<RelayedAddr, Relayed>,
     /// One for all sockets: only one is read at a time.
     buffer: Vec<u8>,
-    log_addresses: bool,
+    log: ClientLog,
+    ended: EndedSessions,
     counts: report::DriverCounts,
     /// Flows that the datapath did not take. They are offered again at each tick.
     waiting: HashMap<FlowId, Flow>,
@@ -235,7 +243,6 @@ struct Relayed {
 /// One for each kind of line that outsiders can cause.
 #[derive(Default)]
 struct Limits {
-    authentication: LogLimit,
     install: LogLimit,
     open: LogLimit,
     receive: LogLimit,
@@ -327,6 +334,7 @@ impl State {
             self.datapath_ticked = now;
             self.set_wall_clock(now);
             self.install_waiting();
+            self.log_ended(now);
         }
         let next_tick = self.datapath_ticked + tick;
         let next = self.server.poll_timeout().map_or(next_tick, |due| due.min(next_tick));
@@ -375,7 +383,7 @@ impl State {
                     self.waiting.remove(&flow);
                     self.datapath.remove_flow(&flow);
                 }
-                Output::Event(event) => self.log(now, &event),
+                Output::Event(event) => self.note(now, event),
             }
         }
         too_big
@@ -491,45 +499,27 @@ impl State {
         }
         self.counts.send_failed += 1;
         if let Some(suppressed) = self.limits.send.admit(now) {
-            tracing::warn!(suppressed, to = self.shown(to), "a datagram could not be sent: {error}");
+            tracing::warn!(suppressed, to = self.log.shown(to), "a datagram could not be sent: {error}");
         }
     }
 
-    fn log(&mut self, now: BootNanos, event: &Event) {
+    fn note(&mut self, now: BootNanos, event: Event) {
         match event {
-            Event::AllocationCreated { allocation, five_tuple, relayed, username } => tracing::info!(
-                allocation = allocation.0,
-                client = self.shown(five_tuple.client.0),
-                server = %five_tuple.server,
-                ?relayed,
-                user = username,
-                "allocation created"
-            ),
-            Event::AllocationEnded(record) => {
-                self.datapath.forget_allocation(record.allocation);
-                tracing::info!(allocation = record.allocation.0, reason = ?record.reason, "allocation ended");
+            Event::AllocationCreated { allocation, five_tuple, relayed, username } => {
+                self.log.allocation_created(allocation.0, &five_tuple, &relayed, &username);
             }
-            Event::AuthenticationFailed { five_tuple, cause, .. } => {
-                let client = self.shown(five_tuple.client.0);
-                match cause {
-                    AuthenticationFailure::StaleNonce => {
-                        tracing::debug!(client, ?cause, "authentication failed")
-                    }
-                    AuthenticationFailure::UnknownUser
-                    | AuthenticationFailure::WrongPassword
-                    | AuthenticationFailure::ExpiredCredential => {
-                        if let Some(suppressed) = self.limits.authentication.admit(now) {
-                            tracing::warn!(client, ?cause, suppressed, "authentication failed");
-                        }
-                    }
-                }
+            Event::AllocationEnded(record) => self.ended.add(*record),
+            Event::AuthenticationFailed { five_tuple, username, cause } => {
+                self.log.authentication_failed(now, &five_tuple, username.as_deref(), cause);
             }
         }
     }
 
-    /// An address of a user, as far as the log may have it.
-    fn shown(&self, address: SocketAddr) -> String {
-        if self.log_addresses { address.to_string() } else { "(not logged)".to_owned() }
+    /// Tells of the sessions whose last packets are counted.
+    fn log_ended(&mut self, now: BootNanos) {
+        while let Some((record, fast)) = self.ended.take_final(now, self.datapath.as_mut()) {
+            self.log.session_ended(&record, fast);
+        }
     }
 
     fn status(&mut self) -> Status {

@@ -2,6 +2,8 @@
 
 mod clock;
 mod driver;
+mod ended;
+mod log;
 mod log_limit;
 pub mod next_hop;
 mod raw;

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::policy::PeerPolicy;
+use super::{opaque_string::opaque_string, policy::PeerPolicy};
 
 /// Settings of a [`Server`](super::Server), which checks them.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The realm of all users: 1 to 64 bytes, so that a 401 fits 160 bytes.
+    /// The realm of all users: 1 to 52 bytes in the form that OpaqueString (RFC 8265) gives it, so that a 401 fits
+    /// 160 bytes.
     pub realm: String,
     /// SOFTWARE in authenticated responses; `None` to send none (RFC 8489 section 16.1.2).
     pub software: Option<String>,
@@ -37,6 +38,8 @@ pub struct Config {
     /// The lowest MTU to expect on IPv6 paths: what came as IPv4 with DF=0 is sent in fragments of at most so
     /// many bytes (RFC 7915 section 4.1).
     pub min_ipv6_mtu: u16,
+    /// The end of a time-limited credential counts at every request, and not only at Allocate.
+    pub strict_expiry: bool,
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
@@ -118,7 +121,10 @@ impl Default for Lifetimes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The realm is empty, too long, or not plain text.
-    #[error("realm {realm:?}: it must have 1 to 64 bytes and no control characters or quotes")]
+    #[error(
+        "realm {realm:?}: it must have 1 to {MAX_REALM_LEN} bytes and no control, invisible or unassigned \
+         characters, quotes or backslashes"
+    )]
     Realm {
         /// As configured.
         realm: String,
@@ -159,21 +165,25 @@ pub enum ConfigError {
         /// As configured.
         external: IpAddr,
     },
-    /// A lifetime is zero, or the maximum is below the default.
-    #[error("lifetimes: none may be zero, and max not be below default")]
+    /// A lifetime is zero, the maximum is below the default, or nonces are good for more than an hour.
+    #[error("lifetimes: none may be zero, max not be below default, and nonce not be above 3600")]
     Lifetimes,
 }
 
-/// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 8 of FINGERPRINT)
-/// has at most 160 bytes.
-const MAX_REALM_LEN: usize = 64;
+/// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 12 of
+/// PASSWORD-ALGORITHMS, 8 of FINGERPRINT, 4 before the realm) has at most 160 bytes.
+const MAX_REALM_LEN: usize = 52;
+
+/// The longest that a nonce may be good for (RFC 8656 section 5).
+const MAX_NONCE_LIFETIME: Duration = Duration::from_secs(3600);
 
 impl Config {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let realm_is_text = !self.realm.chars().any(|c| c.is_control() || c == '"' || c == '\\');
-        if self.realm.is_empty() || self.realm.len() > MAX_REALM_LEN || !realm_is_text {
-            return Err(ConfigError::Realm { realm: self.realm.clone() });
-        }
+    /// The same, with the realm as it is sent, if it will do.
+    pub(super) fn check(mut self) -> Result<Self, ConfigError> {
+        let realm = opaque_string(&self.realm)
+            .filter(|realm| realm.len() <= MAX_REALM_LEN && !realm.contains(['"', '\\']));
+        let Some(realm) = realm else { return Err(ConfigError::Realm { realm: self.realm }) };
+        self.realm = realm;
         if self.software.as_ref().is_some_and(|software| software.is_empty() || software.len() > 127) {
             return Err(ConfigError::Software);
         }
@@ -202,9 +212,10 @@ impl Config {
             }
         }
         let Lifetimes { default, max, permission, channel, nonce } = self.lifetimes;
-        if max < default || [default, permission, channel, nonce].contains(&Duration::ZERO) {
+        let is_zero = [default, permission, channel, nonce].contains(&Duration::ZERO);
+        if max < default || is_zero || nonce > MAX_NONCE_LIFETIME {
             return Err(ConfigError::Lifetimes);
         }
-        Ok(())
+        Ok(self)
     }
 }

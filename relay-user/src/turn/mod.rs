@@ -12,7 +12,9 @@ mod drops;
 mod flow;
 mod icmp;
 mod ip;
+mod long_term_key;
 mod nonce;
+mod opaque_string;
 mod output;
 mod own_addresses;
 mod permission;
@@ -23,6 +25,7 @@ mod requests;
 mod server;
 mod session;
 pub mod stun;
+mod time_limited;
 mod timers;
 mod traffic;
 
@@ -30,10 +33,11 @@ pub use address::{
     ChannelNumber, ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
 };
 pub use config::{Config, ConfigError, Lifetimes, Limits};
-pub use credentials::{CredentialError, Credentials, LongTermKey};
+pub use credentials::{CredentialError, Credentials};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
 pub use icmp::{IcmpError, IcmpMessage, Received};
 pub use ip::{Fragmentation, IpHeader, IpMeta};
+pub use long_term_key::LongTermKey;
 pub use output::{AuthenticationFailure, EndReason, Event, Output};
 pub use policy::PeerPolicy;
 pub use server::{OpenError, Server};

@@ -75,7 +75,7 @@ pub enum Event {
     AuthenticationFailed {
         /// Who asked.
         five_tuple: FiveTuple,
-        /// Who the client said it is; `None` where it did not say so in clear, or not in text.
+        /// Who the client said it is, also by USERHASH of a user there is; `None` where that is no text.
         username: Option<String>,
         /// Why it was refused.
         cause: AuthenticationFailure,
@@ -100,7 +100,7 @@ pub enum AuthenticationFailure {
     UnknownUser,
     /// The integrity value does not match the user's key.
     WrongPassword,
-    /// The time-limited credential is over.
+    /// The password is right, but the time-limited credential is over.
     ExpiredCredential,
     /// The nonce is too old or was not given to this client. Clients recover from this by themselves.
     StaleNonce,

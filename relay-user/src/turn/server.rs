@@ -70,10 +70,10 @@ impl Server {
         nonce_key: [u8; 32],
         rng: impl CryptoRng + Send + 'static,
     ) -> Result<Self, ConfigError> {
-        config.check()?;
+        let config = config.check()?;
         Ok(Self {
             credentials,
-            nonces: Nonces::new(nonce_key),
+            nonces: Nonces::new(nonce_key, config.lifetimes.nonce),
             rng: Box::new(rng),
             own: OwnAddresses::new(&config),
             ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
@@ -244,6 +244,12 @@ impl Server {
         if let Some(relayed) = ended {
             self.ports.release(relayed);
         }
+    }
+
+    /// What time it is for people, since the epoch.
+    pub(super) const fn unix_time(&self, now: BootNanos) -> Duration {
+        let (then, unix) = self.wall_clock;
+        unix.saturating_add(Duration::from_nanos(now.saturating_sub(then)))
     }
 
     /// Counts what was dropped, and says so where somebody is to know.

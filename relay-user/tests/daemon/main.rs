@@ -3,6 +3,7 @@
 mod client;
 mod daemon;
 mod namespace;
+mod records;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
@@ -80,7 +81,7 @@ fn an_operator_sees_status_and_sessions_in_json_and_in_words() {
     assert_eq!(session["transport"], "udp");
     assert_eq!(session["relayed"][0]["address"], relayed.to_string());
     assert_eq!(session["relayed"][0]["external"], Value::Null);
-    let remaining = session["expires_in_seconds"].as_u64().unwrap();
+    let remaining = session["relayed"][0]["expires_in_seconds"].as_u64().unwrap();
     assert!((1..=600).contains(&remaining), "{remaining}");
 
     let text = daemon.command(&["status"]);
@@ -108,7 +109,7 @@ fn a_graceful_stop_frees_every_port_and_removes_the_socket_file() {
 
         let (status, directory, log) = daemon.stop(signal);
         assert_eq!(status.code(), Some(0), "{log}");
-        assert!(log.contains("reason=Shutdown") && log.contains("stopped"), "{log}");
+        assert!(log.contains("reason=\"shutdown\"") && log.contains("stopped"), "{log}");
         assert!(!log.contains("secret"), "{log}");
         assert!(!directory.path().join("admin.sock").exists());
         assert!(UdpSocket::bind(listener).is_ok() && UdpSocket::bind(relayed).is_ok());

@@ -3,7 +3,7 @@
 use relay_user::turn::{AuthenticationFailure, Event};
 
 use crate::{
-    pair::{OTHER_PASSWORD, OTHER_USER, PASSWORD, PEER, Pair, REALM, USER, seconds},
+    pair::{OTHER_PASSWORD, OTHER_USER, PASSWORD, PASSWORD_ALGORITHMS, PEER, Pair, REALM, USER, seconds},
     wire::{self, Attribute, Builder, Message},
 };
 
@@ -35,8 +35,10 @@ fn credentials(username: &str, nonce: &[u8]) -> Vec<Attribute> {
 fn assert_challenge(response: &Message, code: u16) {
     assert_eq!(response.error(), code);
     assert_eq!(response.attribute(REALM_ATTRIBUTE), Some(REALM.as_bytes()));
-    assert!(response.attribute(NONCE).unwrap().starts_with(b"obMatJos2AAAA"));
-    for absent in [USERNAME, INTEGRITY, 0x001c, 0x001e, 0x8002, 0x8022] {
+    // STUN-072, STUN-073, STUN-079: the algorithms and the bit that tells of them, SHA-256 first.
+    assert!(response.attribute(NONCE).unwrap().starts_with(b"obMatJos2wAAA"));
+    assert_eq!(response.attribute(0x8002), Some(&PASSWORD_ALGORITHMS[..]));
+    for absent in [USERNAME, INTEGRITY, 0x001c, 0x001e, 0x001d, 0x8022] {
         assert!(!response.has(absent), "{absent:#06x} in a challenge");
     }
 }

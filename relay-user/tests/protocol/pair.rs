@@ -26,6 +26,8 @@ pub const RELAY_IP: &str = "192.0.2.1";
 pub const HOST_IP: &str = "77.7.7.7";
 pub const PEER: &str = "8.8.8.8:5000";
 pub const CHANNEL: u16 = 0x4000;
+/// What the server offers: SHA-256, then MD5, without parameters.
+pub const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -46,6 +48,7 @@ pub fn config() -> Config {
         limits: Limits::default(),
         alternate_servers: Vec::new(),
         min_ipv6_mtu: 1280,
+        strict_expiry: false,
         strict_permissions: false,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
@@ -72,7 +75,30 @@ pub struct Client {
     pub username: &'static str,
     pub password: &'static str,
     pub nonce: Option<Vec<u8>>,
+    pub auth: Auth,
     transactions: u64,
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// USERHASH for USERNAME.
+    pub userhash: bool,
+    /// The password algorithm it names, and the server's offer with it.
+    pub algorithm: Option<Algorithm>,
+    /// MESSAGE-INTEGRITY-SHA256 for MESSAGE-INTEGRITY.
+    pub sha256: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Md5 = 1,
+    Sha256 = 2,
+}
+
+impl Auth {
+    pub const RFC5389: Self = Self { userhash: false, algorithm: None, sha256: false };
+    pub const RFC8489: Self = Self { userhash: true, algorithm: Some(Algorithm::Sha256), sha256: true };
 }
 
 /// What came of one input.
@@ -87,6 +113,11 @@ impl Pair {
     }
 
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::with_users(change, |_| {})
+    }
+
+    /// Beside the usual users.
+    pub fn with_users(change: impl FnOnce(&mut Config), add: impl FnOnce(&mut Credentials)) -> Self {
         let mut config = config();
         change(&mut config);
         let own_ips = config
@@ -101,6 +132,7 @@ impl Pair {
         let mut credentials = Credentials::default();
         credentials.insert(USER, &config.realm, PASSWORD).unwrap();
         credentials.insert(OTHER_USER, &config.realm, OTHER_PASSWORD).unwrap();
+        add(&mut credentials);
         let server = Server::new(config, credentials, [7; 32], StdRng::seed_from_u64(1)).unwrap();
         let mut pair = Self {
             server,
@@ -123,8 +155,14 @@ impl Pair {
             server: ServerAddr(LISTENER.parse().unwrap()),
             transport: Transport::Udp,
         };
-        let client = Client { five_tuple, username: USER, password: PASSWORD, nonce: None, transactions: 0 };
-        self.clients.push(client);
+        self.clients.push(Client {
+            five_tuple,
+            username: USER,
+            password: PASSWORD,
+            nonce: None,
+            auth: Auth::RFC5389,
+            transactions: 0,
+        });
         self.clients.len() - 1
     }
 
@@ -137,7 +175,8 @@ impl Pair {
         let happened = self.drain();
         for (to, answer) in happened.to_client() {
             // ChannelData and Data indications come from hairpins, which need an allocation.
-            if answer[0] & 0x41 == 0x01 && !Message::parse(answer).has(0x0008) {
+            let is_protected = |message: Message| message.has(0x0008) || message.has(0x001c);
+            if answer[0] & 0x41 == 0x01 && !is_protected(Message::parse(answer)) {
                 assert_eq!(to, five_tuple);
                 let most = (3 * datagram.len()).max(160);
                 assert!(answer.len() <= most, "{} bytes for {}", answer.len(), datagram.len());
@@ -229,12 +268,23 @@ impl Pair {
             self.clients[client].nonce = Some(challenge.attribute(0x0015).unwrap().to_vec());
         }
         let transaction = self.transaction(client);
-        let client = &self.clients[client];
-        Builder::new(wire::REQUEST, method, transaction)
+        let key = self.key_of(client);
+        let Client { username, ref nonce, auth, .. } = self.clients[client];
+        let mut request = Builder::new(wire::REQUEST, method, transaction)
             .attributes(attributes)
-            .credentials(client.username, &self.realm, client.nonce.as_ref().unwrap())
-            .integrity(&self.key(client))
-            .build()
+            .attribute(&(0x0014, self.realm.clone().into()))
+            .attribute(&(0x0015, nonce.clone().unwrap()))
+            .attribute(&if auth.userhash {
+                wire::userhash(username, &self.realm)
+            } else {
+                (0x0006, username.into())
+            });
+        if let Some(algorithm) = auth.algorithm {
+            request = request
+                .attribute(&(0x8002, PASSWORD_ALGORITHMS.to_vec()))
+                .attribute(&(0x001d, vec![0, algorithm as u8, 0, 0]));
+        }
+        if auth.sha256 { request.integrity_sha256(&key) } else { request.integrity(&key) }.build()
     }
 
     /// Sends a request and returns its response, having checked what holds for each.
@@ -261,12 +311,12 @@ impl Pair {
         transaction
     }
 
-    fn key(&self, client: &Client) -> [u8; 16] {
-        wire::long_term_key(client.username, &self.realm, client.password)
-    }
-
-    pub fn key_of(&self, client: usize) -> [u8; 16] {
-        self.key(&self.clients[client])
+    pub fn key_of(&self, client: usize) -> Vec<u8> {
+        let Client { username, password, auth, .. } = self.clients[client];
+        match auth.algorithm {
+            Some(Algorithm::Sha256) => wire::long_term_key_sha256(username, &self.realm, password).to_vec(),
+            Some(Algorithm::Md5) | None => wire::long_term_key(username, &self.realm, password).to_vec(),
+        }
     }
 
     pub fn allocate(&mut self, client: usize) -> SocketAddr {

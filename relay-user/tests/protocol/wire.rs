@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
+use sha2::Sha256;
 
 pub const BINDING: u16 = 0x001;
 pub const ALLOCATE: u16 = 0x003;
@@ -119,6 +121,12 @@ impl Builder {
         counted.attribute(&(0x0008, mac.to_vec()))
     }
 
+    pub fn integrity_sha256(self, key: &[u8]) -> Self {
+        let counted = self.with_length(36);
+        let mac = hmac_sha256(key, &counted.0);
+        counted.attribute(&(0x001c, mac.to_vec()))
+    }
+
     pub fn fingerprint(self) -> Self {
         let counted = self.with_length(8);
         let crc = crc32fast::hash(&counted.0) ^ 0x5354_554e;
@@ -138,6 +146,25 @@ impl Builder {
 
 pub fn long_term_key(username: &str, realm: &str, password: &str) -> [u8; 16] {
     Md5::digest(format!("{username}:{realm}:{password}")).into()
+}
+
+pub fn long_term_key_sha256(username: &str, realm: &str, password: &str) -> [u8; 32] {
+    Sha256::digest(format!("{username}:{realm}:{password}")).into()
+}
+
+pub fn userhash(username: &str, realm: &str) -> Attribute {
+    (0x001e, Sha256::digest(format!("{username}:{realm}")).to_vec())
+}
+
+/// The password of a time-limited user name.
+pub fn time_limited_password(secret: &str, username: &str) -> String {
+    STANDARD.encode(hmac_sha1(secret.as_bytes(), username.as_bytes()))
+}
+
+fn hmac_sha256(key: &[u8], bytes: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(bytes);
+    mac.finalize().into_bytes().into()
 }
 
 fn hmac_sha1(key: &[u8], bytes: &[u8]) -> [u8; 20] {
@@ -227,14 +254,26 @@ impl Message {
         self.address(0x0016)
     }
 
-    /// Whether MESSAGE-INTEGRITY was made with this key.
+    /// Whether MESSAGE-INTEGRITY, and no other, was made with this key.
     pub fn is_protected_by(&self, key: &[u8]) -> bool {
-        let Some(value) = self.attribute(0x0008) else { return false };
-        let position = self.bytes.windows(24).position(|w| w[..4] == [0, 8, 0, 20] && w[4..] == *value);
-        let end = position.unwrap();
-        let mut counted = self.bytes[..end].to_vec();
-        counted[2..4].copy_from_slice(&((end + 24 - 20) as u16).to_be_bytes());
-        hmac_sha1(key, &counted) == *value
+        let Some((counted, value)) = self.counted(0x0008) else { return false };
+        !self.has(0x001c) && hmac_sha1(key, &counted)[..] == *value
+    }
+
+    /// Whether MESSAGE-INTEGRITY-SHA256, and no other, was made with this key.
+    pub fn is_sha256_protected_by(&self, key: &[u8]) -> bool {
+        let Some((counted, value)) = self.counted(0x001c) else { return false };
+        !self.has(0x0008) && hmac_sha256(key, &counted)[..] == *value
+    }
+
+    /// What an integrity attribute covers, and its value.
+    fn counted(&self, kind: u16) -> Option<(Vec<u8>, &[u8])> {
+        let value = self.attribute(kind)?;
+        let whole = [&kind.to_be_bytes()[..], &(value.len() as u16).to_be_bytes(), value].concat();
+        let start = self.bytes.windows(whole.len()).position(|window| window == whole).unwrap();
+        let mut counted = self.bytes[..start].to_vec();
+        counted[2..4].copy_from_slice(&((start + whole.len() - 20) as u16).to_be_bytes());
+        Some((counted, value))
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, fs, num::NonZeroU32, ops::Range, path::Pat
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ConfigError, ConfigErrors, Given, LifetimeSeconds, Origin, Settings, User, ValueError};
+use super::{
+    AuthSecret, ConfigError, ConfigErrors, Given, LifetimeSeconds, LimitSettings, Origin, Settings, Software,
+    User, ValueError,
+};
 use crate::datapath::{DatapathMode, ParseDatapathModeError};
 
 impl Settings {
@@ -30,8 +33,12 @@ impl Settings {
             relay_address: reader.list("relay_address", file.relay_address, parse),
             external_ip: reader.list("external_ip", file.external_ip, parse),
             relay_ports: reader.one("relay_ports", file.relay_ports, parse),
+            alternate_server: reader.list("alternate_server", file.alternate_server, parse),
             realm: reader.one("realm", file.realm, parse),
             users: reader.users(file.users),
+            auth_secret: reader.secrets(file.auth_secret),
+            auth_secret_file: file.auth_secret_file.map(|path| reader.given(path)),
+            strict_expiry: file.strict_expiry,
             allow_peer: reader.list("allow_peer", file.allow_peer, parse),
             deny_peer: reader.list("deny_peer", file.deny_peer, parse),
             datapath: reader.one("datapath", file.datapath, parse_mode),
@@ -41,10 +48,11 @@ impl Settings {
             strict_permissions: file.strict_permissions,
             rfc5766_channels: file.rfc5766_channels,
             log_addresses: file.log_addresses,
-            lifetimes: file.lifetimes.map(|lifetimes| {
-                let origin = reader.origin(&lifetimes.span());
-                Given { value: lifetimes.into_inner().into(), origin }
-            }),
+            log_format: reader.one("log_format", file.log_format, parse).map(|format| format.value),
+            min_ipv6_mtu: file.min_ipv6_mtu.map(|mtu| reader.given(mtu)),
+            software: reader.software(file.software),
+            lifetimes: file.lifetimes.map(|lifetimes| reader.given(lifetimes)),
+            limits: file.limits.map(|limits| reader.given(limits)),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(reader.errors)) }
     }
@@ -63,9 +71,15 @@ struct File {
     #[serde(default)]
     external_ip: Vec<Spanned<String>>,
     relay_ports: Option<Spanned<String>>,
+    #[serde(default)]
+    alternate_server: Vec<Spanned<String>>,
     realm: Option<Spanned<String>>,
     #[serde(default)]
     users: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    auth_secret: Vec<Spanned<String>>,
+    auth_secret_file: Option<Spanned<String>>,
+    strict_expiry: Option<bool>,
     #[serde(default)]
     allow_peer: Vec<Spanned<String>>,
     #[serde(default)]
@@ -77,18 +91,26 @@ struct File {
     strict_permissions: Option<bool>,
     rfc5766_channels: Option<bool>,
     log_addresses: Option<bool>,
+    log_format: Option<Spanned<String>>,
+    min_ipv6_mtu: Option<Spanned<u16>>,
+    software: Option<Spanned<FileSoftware>>,
     lifetimes: Option<Spanned<FileLifetimes>>,
+    limits: Option<Spanned<FileLimits>>,
 }
 
 /// The names of [`File`]'s keys.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 25] = [
     "interfaces",
     "listen",
     "relay_address",
     "external_ip",
     "relay_ports",
+    "alternate_server",
     "realm",
     "users",
+    "auth_secret",
+    "auth_secret_file",
+    "strict_expiry",
     "allow_peer",
     "deny_peer",
     "datapath",
@@ -98,7 +120,11 @@ const KEYS: [&str; 17] = [
     "strict_permissions",
     "rfc5766_channels",
     "log_addresses",
+    "log_format",
+    "min_ipv6_mtu",
+    "software",
     "lifetimes",
+    "limits",
 ];
 
 /// What to do about one of [`KEYS`] below a `[table]`, where TOML takes it for a key of that table.
@@ -111,6 +137,7 @@ struct FileLifetimes {
     max: Option<NonZeroU32>,
     permission: Option<NonZeroU32>,
     channel: Option<NonZeroU32>,
+    nonce: Option<NonZeroU32>,
 }
 
 impl From<FileLifetimes> for LifetimeSeconds {
@@ -121,8 +148,45 @@ impl From<FileLifetimes> for LifetimeSeconds {
             max: file.max.unwrap_or(standard.max),
             permission: file.permission.unwrap_or(standard.permission),
             channel: file.channel.unwrap_or(standard.channel),
+            nonce: file.nonce.unwrap_or(standard.nonce),
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    max_allocations: Option<u32>,
+    max_allocations_per_user: Option<u32>,
+    max_permissions: Option<u32>,
+    max_channels: Option<u32>,
+    bytes_per_second: Option<u64>,
+    burst: Option<u64>,
+    unauthenticated_per_second: Option<u32>,
+    icmp_per_second: Option<u32>,
+}
+
+impl From<FileLimits> for LimitSettings {
+    fn from(file: FileLimits) -> Self {
+        Self {
+            max_allocations: file.max_allocations,
+            max_allocations_per_user: file.max_allocations_per_user,
+            max_permissions: file.max_permissions,
+            max_channels: file.max_channels,
+            bytes_per_second: file.bytes_per_second,
+            burst: file.burst,
+            unauthenticated_per_second: file.unauthenticated_per_second,
+            icmp_per_second: file.icmp_per_second,
+        }
+    }
+}
+
+/// `false`, `true`, or what to call the server.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected true, false or a text")]
+enum FileSoftware {
+    Wanted(bool),
+    Text(String),
 }
 
 fn parse_mode(text: &str) -> Result<DatapathMode, ValueError> {
@@ -166,6 +230,21 @@ impl Reader<'_> {
         }
     }
 
+    fn given<A, B: From<A>>(&self, item: Spanned<A>) -> Given<B> {
+        let origin = self.origin(&item.span());
+        Given { value: item.into_inner().into(), origin }
+    }
+
+    fn software(&mut self, software: Option<Spanned<FileSoftware>>) -> Option<Software> {
+        let span = software.as_ref()?.span();
+        match software?.into_inner() {
+            FileSoftware::Wanted(wanted) => Some(wanted.into()),
+            FileSoftware::Text(text) => {
+                self.one("software", Some(Spanned::new(span, text)), parse).map(|software| software.value)
+            }
+        }
+    }
+
     fn users(&mut self, users: BTreeMap<String, Spanned<String>>) -> Vec<Given<User>> {
         let mut given = Vec::new();
         for (name, password) in users {
@@ -178,6 +257,19 @@ impl Reader<'_> {
             match User::new(&name, password.get_ref()) {
                 Ok(value) => given.push(Given { value, origin }),
                 Err(error) => self.refuse(origin, "users", Some(name), error),
+            }
+        }
+        given
+    }
+
+    /// As [`Self::list`], without the value in any message.
+    fn secrets(&mut self, secrets: Vec<Spanned<String>>) -> Vec<Given<AuthSecret>> {
+        let mut given = Vec::new();
+        for secret in secrets {
+            let origin = self.origin(&secret.span());
+            match secret.get_ref().parse() {
+                Ok(value) => given.push(Given { value, origin }),
+                Err(error) => self.refuse(origin, "auth_secret", None, error),
             }
         }
         given
@@ -296,11 +388,28 @@ mod tests {
             strict_permissions = true
             rfc5766_channels = true
             log_addresses = true
+            alternate_server = ["192.0.2.2"]
+            log_format = "json"
+            auth_secret = ["0123456789abcdef", "fedcba9876543210"]
+            auth_secret_file = "/etc/turnpike/secret"
+            strict_expiry = true
+            min_ipv6_mtu = 1400
+            software = "relay"
             [users]
             alice = "secret"
             [lifetimes]
             default = 5
             permission = 3
+            nonce = 60
+            [limits]
+            max_allocations = 1
+            max_allocations_per_user = 2
+            max_permissions = 3
+            max_channels = 4
+            bytes_per_second = 5
+            burst = 6
+            unauthenticated_per_second = 7
+            icmp_per_second = 8
             "#,
         )
         .unwrap();
@@ -313,6 +422,25 @@ mod tests {
             (lifetimes.default.get(), lifetimes.permission.get(), lifetimes.channel.get()),
             (5, 3, 600)
         );
+        assert_eq!(lifetimes.nonce.get(), 60);
+        assert_eq!(settings.alternate_server[0].value.0.to_string(), "192.0.2.2:3478");
+        assert_eq!(settings.log_format, Some(super::super::LogFormat::Json));
+        assert_eq!(settings.auth_secret[1].value.0, "fedcba9876543210");
+        assert_eq!(settings.auth_secret_file.unwrap().value, Path::new("/etc/turnpike/secret"));
+        assert_eq!(settings.strict_expiry, Some(true));
+        assert_eq!(settings.min_ipv6_mtu.unwrap().value, 1400);
+        assert_eq!(settings.software.unwrap().0.as_deref(), Some("relay"));
+        let limits = LimitSettings {
+            max_allocations: Some(1),
+            max_allocations_per_user: Some(2),
+            max_permissions: Some(3),
+            max_channels: Some(4),
+            bytes_per_second: Some(5),
+            burst: Some(6),
+            unauthenticated_per_second: Some(7),
+            icmp_per_second: Some(8),
+        };
+        assert_eq!(settings.limits.unwrap().value, limits);
     }
 
     #[test]
@@ -326,19 +454,32 @@ mod tests {
         let settings =
             Settings::from_toml("turnpike.toml", &uncommented.collect::<Vec<_>>().join("\n")).unwrap();
         assert_eq!(settings.users.len(), 1);
+        assert_eq!(settings.limits.unwrap().value.max_channels, Some(1024));
         assert_eq!(settings.max_flows.unwrap().get(), crate::datapath::DEFAULT_MAX_FLOWS);
 
-        let keys = toml::from_str::<File>("no_such_key = 0");
-        let message = keys.map(drop).unwrap_err().message().to_owned();
-        let (_, keys) = unknown_field(&message).unwrap();
+        let keys = keys_of::<File>();
         assert_eq!(keys, KEYS);
         let documentation = include_str!("../../../../docs/configuration.md");
         for key in keys {
             let documented =
                 documentation.contains(&format!("| `{key}`")) || documentation.contains(&format!("[{key}]"));
             assert!(documented, "{key} is not in docs/configuration.md");
-            assert!(example.contains(key), "{key} is not in deploy/turnpike.toml");
+            assert!(example.contains(&key), "{key} is not in deploy/turnpike.toml");
         }
+        for key in [keys_of::<FileLifetimes>(), keys_of::<FileLimits>()].concat() {
+            assert!(
+                documentation.contains(&format!("\n{key} = "))
+                    || documentation.contains(&format!("\n#{key} = ")),
+                "{key}"
+            );
+        }
+    }
+
+    /// The keys that a table may have.
+    fn keys_of<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let message = toml::from_str::<T>("no_such_key = 0").map(drop).unwrap_err().message().to_owned();
+        let (_, keys) = unknown_field(&message).unwrap();
+        keys.into_iter().map(str::to_owned).collect()
     }
 
     #[test]
@@ -392,6 +533,35 @@ mod tests {
     }
 
     #[test]
+    fn stun_147_software_is_switched_off_or_named() {
+        let software =
+            |value: &str| Settings::from_toml("f.toml", &format!("software = {value}")).unwrap().software;
+        assert_eq!(software("false").unwrap().0, None);
+        assert_eq!(software("true"), Some(Software::default()));
+        assert_eq!(software("\"relay\"").unwrap().0.as_deref(), Some("relay"));
+        assert_eq!(
+            refusals("software = \"\""),
+            "turnpike.toml:1: software : the text is empty: write false to send none"
+        );
+        assert_eq!(refusals("software = 5"), "turnpike.toml:1: software: expected true, false or a text");
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_told_with_their_key() {
+        for (text, key) in [
+            ("min_ipv6_mtu = 65536", "1: min_ipv6_mtu: "),
+            ("[limits]\nmax_channels = -1", "2: max_channels: "),
+            ("log_format = \"xml\"", "1: log_format xml: unknown format \"xml\": write text or json"),
+            ("[lifetimes]\nnonce = 0", "2: nonce: "),
+        ] {
+            let message = refusals(text);
+            assert!(message.starts_with(&format!("turnpike.toml:{key}")), "{message}");
+        }
+        let message = refusals("[limits]\nmax_channel = 1");
+        assert!(message.contains("max_channel: unknown key: did you mean max_channels?"), "{message}");
+    }
+
+    #[test]
     fn a_key_below_a_table_is_no_user_and_its_value_is_not_shown() {
         for line in ["datapath = \"hunter2\"", "listen = [\"hunter2\"]", "log_addresses = true"] {
             let (key, value) = line.split_once(" = ").unwrap();
@@ -414,6 +584,12 @@ mod tests {
             let message = refusals(text);
             assert!(!message.contains("hunter2"), "{message}");
             assert!(message.contains("users") || message.contains("alice"), "{message}");
+        }
+        for text in
+            ["auth_secret = [\"hunter2\\n\"]", "auth_secret = \"hunter2\"", "auth_secret = [[\"hunter2\"]]"]
+        {
+            let message = refusals(text);
+            assert!(message.contains(":1: auth_secret: ") && !message.contains("hunter2"), "{message}");
         }
         for password in ["271828", "2.71828", "1979-05-27"] {
             let message = refusals(&format!("[users]\nalice = {password}"));

@@ -20,12 +20,13 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::datapath::DatapathMode;
+use crate::{datapath::DatapathMode, turn::Limits};
 
 pub use resolve::resolve;
 pub use values::{
-    Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, Listen, REALM_MAX, Realm, RelayAddress, RelayPorts,
-    User, ValueError,
+    AlternateServer, AuthSecret, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen,
+    LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX,
+    Software, User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.
@@ -45,14 +46,20 @@ pub struct Configuration {
     pub relay_addresses: Vec<IpAddr>,
     /// Relay address on this host -> address that clients are told.
     pub external_addresses: HashMap<IpAddr, IpAddr>,
+    /// Where clients are sent instead of being served: at most one of each family.
+    pub alternate_servers: Vec<SocketAddr>,
     /// Every address of this host at the start: no peer is on one.
     pub host_addresses: Vec<IpAddr>,
     /// Ports of the relayed transport addresses.
     pub relay_ports: RangeInclusive<u16>,
     /// Realm of the long-term credentials.
     pub realm: String,
-    /// Who may allocate; at least one.
+    /// Who may allocate. There is a user or a secret.
     pub users: Vec<User>,
+    /// Secrets that time-limited credentials are made with.
+    pub auth_secrets: Vec<AuthSecret>,
+    /// Whether a time-limited credential must be valid at every request, not only at Allocate.
+    pub strict_expiry: bool,
     /// Peer ranges that are allowed though they are special.
     pub allow_peer: Vec<IpNet>,
     /// Peer ranges that are refused.
@@ -69,10 +76,18 @@ pub struct Configuration {
     pub strict_permissions: bool,
     /// Whether clients may bind channels above 0x4FFF, as RFC 5766 allowed.
     pub rfc5766_channels: bool,
-    /// Lifetimes of allocations, permissions and channels.
+    /// Lifetimes of allocations, permissions, channels and nonces.
     pub lifetimes: LifetimeSeconds,
+    /// How much clients may have.
+    pub limits: Limits,
+    /// The lowest MTU to expect on IPv6 paths, in bytes.
+    pub min_ipv6_mtu: u16,
+    /// What the server calls itself in responses; `None` to say nothing.
+    pub software: Option<String>,
     /// Whether clients' addresses stand in the log.
     pub log_addresses: bool,
+    /// How the log is written.
+    pub log_format: LogFormat,
     /// What the operator should be told at start.
     pub notes: Vec<Note>,
 }
@@ -99,10 +114,18 @@ pub struct Settings {
     pub external_ip: Vec<Given<ExternalIp>>,
     /// `relay_ports`.
     pub relay_ports: Option<Given<RelayPorts>>,
+    /// `alternate_server`.
+    pub alternate_server: Vec<Given<AlternateServer>>,
     /// `realm`.
     pub realm: Option<Given<Realm>>,
     /// `[users]`, `--user`.
     pub users: Vec<Given<User>>,
+    /// `auth_secret`.
+    pub auth_secret: Vec<Given<AuthSecret>>,
+    /// `auth_secret_file`.
+    pub auth_secret_file: Option<Given<PathBuf>>,
+    /// `strict_expiry`.
+    pub strict_expiry: Option<bool>,
     /// `allow_peer`.
     pub allow_peer: Vec<Given<Cidr>>,
     /// `deny_peer`.
@@ -121,8 +144,16 @@ pub struct Settings {
     pub rfc5766_channels: Option<bool>,
     /// `log_addresses`.
     pub log_addresses: Option<bool>,
+    /// `log_format`.
+    pub log_format: Option<LogFormat>,
+    /// `min_ipv6_mtu`.
+    pub min_ipv6_mtu: Option<Given<u16>>,
+    /// `software`.
+    pub software: Option<Software>,
     /// `[lifetimes]`.
     pub lifetimes: Option<Given<LifetimeSeconds>>,
+    /// `[limits]`.
+    pub limits: Option<Given<LimitSettings>>,
 }
 
 impl Settings {
@@ -137,8 +168,12 @@ impl Settings {
             relay_address: either(self.relay_address, other.relay_address),
             external_ip: either(self.external_ip, other.external_ip),
             relay_ports: self.relay_ports.or(other.relay_ports),
+            alternate_server: either(self.alternate_server, other.alternate_server),
             realm: self.realm.or(other.realm),
             users: either(self.users, other.users),
+            auth_secret: either(self.auth_secret, other.auth_secret),
+            auth_secret_file: self.auth_secret_file.or(other.auth_secret_file),
+            strict_expiry: self.strict_expiry.or(other.strict_expiry),
             allow_peer: either(self.allow_peer, other.allow_peer),
             deny_peer: either(self.deny_peer, other.deny_peer),
             datapath: self.datapath.or(other.datapath),
@@ -148,7 +183,11 @@ impl Settings {
             strict_permissions: self.strict_permissions.or(other.strict_permissions),
             rfc5766_channels: self.rfc5766_channels.or(other.rfc5766_channels),
             log_addresses: self.log_addresses.or(other.log_addresses),
+            log_format: self.log_format.or(other.log_format),
+            min_ipv6_mtu: self.min_ipv6_mtu.or(other.min_ipv6_mtu),
+            software: self.software.or(other.software),
             lifetimes: self.lifetimes.or(other.lifetimes),
+            limits: self.limits.or(other.limits),
         }
     }
 }

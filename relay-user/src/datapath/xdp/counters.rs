@@ -112,6 +112,11 @@ impl<W: Words> Counters<W> {
         (account.to_peer, account.to_client)
     }
 
+    /// Whether no counter counts for an allocation any more.
+    pub(super) fn is_settled(&self, allocation: AllocationId) -> bool {
+        self.accounts.get(&allocation).is_none_or(|account| account.slots.is_empty())
+    }
+
     /// Drops an account when its last counter is settled.
     pub(super) fn forget(&mut self, allocation: AllocationId) {
         if let Some(account) = self.accounts.get_mut(&allocation) {
@@ -221,7 +226,9 @@ mod tests {
         assert_eq!(counters.open(counts_for(BOB, Direction::ToPeer, false)), None, "still settling");
         assert_eq!(counters.traffic(ALICE).0, traffic(2, 30));
         words.count(slot, 30);
+        assert!(!counters.is_settled(ALICE), "the last packet may be under way still");
         counters.sweep(GRACE);
+        assert!(counters.is_settled(ALICE) && counters.is_settled(BOB));
         assert_eq!(counters.traffic(ALICE).0, traffic(3, 60));
 
         let reused = counters.open(counts_for(BOB, Direction::ToPeer, false)).unwrap();

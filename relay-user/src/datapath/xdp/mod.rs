@@ -195,6 +195,10 @@ impl Datapath for Xdp {
         self.table.counters.traffic(allocation)
     }
 
+    fn traffic_is_final(&self, allocation: AllocationId) -> bool {
+        self.table.counters.is_settled(allocation)
+    }
+
     fn forget_allocation(&mut self, allocation: AllocationId) {
         self.table.counters.forget(allocation);
     }

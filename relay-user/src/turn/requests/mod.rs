@@ -13,6 +13,7 @@ use std::sync::Arc;
 use relay_common::clock::BootNanos;
 
 pub(super) use allocate::PendingAllocate;
+use authenticate::User;
 use reply::{Refusal, Reply};
 
 use super::{
@@ -31,6 +32,8 @@ struct Request<'a> {
     now: BootNanos,
     message: &'a Message<'a>,
     username: Arc<str>,
+    /// Whom quotas count: the user name without the time of a time-limited credential.
+    quota_user: Arc<str>,
     reply: Reply,
 }
 
@@ -72,7 +75,7 @@ impl Server {
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let mut reply = Reply { five_tuple, header, fingerprint: false, key: None };
+        let mut reply = Reply { five_tuple, header, fingerprint: false, protection: None };
         let granted = match Message::parse(header, bytes) {
             Ok(message) => {
                 reply.fingerprint = message.has_fingerprint();
@@ -100,10 +103,10 @@ impl Server {
             known_attributes_only(message)?;
             return Ok(Some(binding(reply)));
         }
-        let user = self.authenticate(now, reply.five_tuple, message)?;
-        reply.key = Some(user.key);
+        let User { name, quota_user, protection } = self.authenticate(now, reply.five_tuple, message)?;
+        reply.protection = Some(protection);
         known_attributes_only(message)?;
-        let request = Request { now, message, username: user.name, reply: reply.clone() };
+        let request = Request { now, message, username: name, quota_user, reply: reply.clone() };
         match method {
             Method::ALLOCATE => self.allocate(&request),
             Method::REFRESH => self.refresh(&request),

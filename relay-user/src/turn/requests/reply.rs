@@ -4,11 +4,15 @@ use relay_common::clock::BootNanos;
 
 use crate::turn::{
     address::FiveTuple,
-    credentials::LongTermKey,
     ip::IpHeader,
+    long_term_key::LongTermKey,
+    nonce::SecurityFeatures,
     output::Output,
     server::Server,
-    stun::{AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, UnknownAttributes},
+    stun::{
+        AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, PasswordAlgorithm,
+        UnknownAttributes,
+    },
 };
 
 /// Where a response goes and how it is protected.
@@ -19,8 +23,17 @@ pub(super) struct Reply {
     pub(super) header: Header,
     /// The request had FINGERPRINT, so the response has.
     pub(super) fingerprint: bool,
-    /// The key that the request was authenticated with, once it is.
-    pub(super) key: Option<LongTermKey>,
+    /// Once the request is authenticated.
+    pub(super) protection: Option<Protection>,
+}
+
+/// How responses to an authenticated request are protected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Protection {
+    /// The key that the request was made with.
+    pub(super) key: LongTermKey,
+    /// By MESSAGE-INTEGRITY-SHA256; else by MESSAGE-INTEGRITY.
+    pub(super) sha256: bool,
 }
 
 /// Why a request is refused, with what the client needs to do better.
@@ -28,7 +41,7 @@ pub(super) struct Reply {
 pub(super) enum Refusal {
     /// The code says it all.
     Error(ErrorCode),
-    /// 401 or 438: with realm and a new nonce.
+    /// 401 or 438: with realm, a new nonce, and the password algorithms that the nonce tells of.
     Challenge(ErrorCode),
     /// 420.
     UnknownAttributes(UnknownAttributes),
@@ -56,41 +69,68 @@ impl Reply {
 impl Server {
     pub(super) fn refuse(&mut self, now: BootNanos, reply: &Reply, refusal: &Refusal) {
         let mut response = MessageWriter::new(Header { class: Class::Error, ..reply.header });
+        let code = refusal.code();
+        response.error_code(code);
         match refusal {
-            Refusal::Error(code) => {
-                response.error_code(*code);
-            }
-            Refusal::Challenge(code) => {
-                let nonce = self.nonces.issue(now, reply.five_tuple.client);
+            Refusal::Error(_) => {}
+            Refusal::Challenge(_) => {
+                let nonce = self.nonces.issue(now, reply.five_tuple.client, self.security_features());
                 response
-                    .error_code(*code)
                     .attribute(AttributeType::REALM, self.config.realm.as_bytes())
-                    .attribute(AttributeType::NONCE, nonce.as_bytes());
+                    .attribute(AttributeType::NONCE, nonce.as_bytes())
+                    .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::OFFER);
             }
             Refusal::UnknownAttributes(unknown) => {
-                response.error_code(ErrorCode::UnknownAttribute).unknown_attributes(unknown);
+                response.unknown_attributes(unknown);
             }
         }
-        self.respond(reply, response);
+        self.send(reply, response);
+    }
+
+    /// Sends a success response.
+    pub(super) fn respond(&mut self, reply: &Reply, response: MessageWriter) {
+        self.send(reply, response);
     }
 
     /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
-    /// MESSAGE-INTEGRITY (RFC 8489 section 9.2.4: by MD5 key, since no password algorithms are offered).
-    pub(super) fn respond(&mut self, reply: &Reply, mut response: MessageWriter) {
-        if let Some(key) = &reply.key {
+    /// protected (RFC 8489 section 9.2.4).
+    fn send(&mut self, reply: &Reply, mut response: MessageWriter) {
+        let five_tuple = reply.five_tuple;
+        if let Some(Protection { key, sha256 }) = &reply.protection {
             if let Some(software) = &self.config.software {
                 response.attribute(AttributeType::SOFTWARE, software.as_bytes());
             }
-            response.integrity(key.as_bytes());
+            if *sha256 {
+                response.integrity_sha256(key.as_bytes());
+            } else {
+                response.integrity(key.as_bytes());
+            }
         }
         if reply.fingerprint {
             response.fingerprint();
         }
-        let five_tuple = reply.five_tuple;
         self.effects.outputs.push_back(Output::ToClient {
             five_tuple,
             ip: IpHeader::default(),
             datagram: response.finish(),
         });
+    }
+
+    fn security_features(&self) -> SecurityFeatures {
+        let features = SecurityFeatures::PASSWORD_ALGORITHMS;
+        if self.credentials.all_have_a_hash() {
+            features.and(SecurityFeatures::USERNAME_ANONYMITY)
+        } else {
+            features
+        }
+    }
+}
+
+impl Refusal {
+    const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Error(code) | Self::Challenge(code) => *code,
+            Self::UnknownAttributes(_) => ErrorCode::UnknownAttribute,
+        }
     }
 }

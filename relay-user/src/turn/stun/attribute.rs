@@ -54,6 +54,10 @@ attributes! {
     DONT_FRAGMENT = 0x001a;
     /// HMAC-SHA256 over the message before it.
     MESSAGE_INTEGRITY_SHA256 = 0x001c;
+    /// The algorithm that the client chose to make its key.
+    PASSWORD_ALGORITHM = 0x001d;
+    /// Who asks, hashed.
+    USERHASH = 0x001e;
     /// The client's address, XORed with the magic cookie.
     XOR_MAPPED_ADDRESS = 0x0020;
     /// Claims a reserved port.
@@ -62,10 +66,14 @@ attributes! {
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
     /// Why the second address is missing.
     ADDRESS_ERROR_CODE = 0x8001;
+    /// The algorithms that the server takes.
+    PASSWORD_ALGORITHMS = 0x8002;
     /// The ICMP error that came back for a datagram to a peer.
     ICMP = 0x8004;
     /// Who made the software.
     SOFTWARE = 0x8022;
+    /// Another server, in clear.
+    ALTERNATE_SERVER = 0x8023;
     /// CRC-32 over the message before it.
     FINGERPRINT = 0x8028;
 }

@@ -7,6 +7,9 @@ macro_rules! error_codes {
         pub enum ErrorCode { $($(#[$doc])* $name,)* }
 
         impl ErrorCode {
+            /// Every code this server knows, by number.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// 300 to 699.
             pub const fn code(self) -> u16 {
                 match self { $(Self::$name => $code,)* }
@@ -21,6 +24,8 @@ macro_rules! error_codes {
 }
 
 error_codes! {
+    /// Another server serves this client.
+    TryAlternate = 300, "Try Alternate";
     /// Malformed, or something is missing.
     BadRequest = 400, "Bad Request";
     /// No credentials, or wrong ones.
@@ -41,6 +46,10 @@ error_codes! {
     UnsupportedTransport = 442, "Unsupported Transport Protocol";
     /// The peer's family is not that of the relayed address.
     PeerAddressFamilyMismatch = 443, "Peer Address Family Mismatch";
+    /// The user has as many allocations as one may have.
+    AllocationQuotaReached = 486, "Allocation Quota Reached";
+    /// Something is out of order here, for now.
+    ServerError = 500, "Server Error";
     /// No port, or no room.
     InsufficientCapacity = 508, "Insufficient Capacity";
 }
@@ -50,5 +59,24 @@ impl ErrorCode {
     pub(super) fn value(self) -> impl Iterator<Item = u8> {
         let code = self.code();
         [0, 0, (code / 100) as u8, (code % 100) as u8].into_iter().chain(self.reason().bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stun_031_136_137_codes_have_class_number_and_a_reason_of_their_own() {
+        for (position, code) in ErrorCode::ALL.iter().enumerate() {
+            let value: Vec<_> = code.value().collect();
+            assert_eq!(value[..2], [0, 0]);
+            assert!((3..=6).contains(&value[2]) && value[3] < 100);
+            assert_eq!(u16::from(value[2]) * 100 + u16::from(value[3]), code.code());
+            assert!((1..128).contains(&code.reason().chars().count()));
+            assert_eq!(&value[4..], code.reason().as_bytes());
+            let earlier = &ErrorCode::ALL[..position];
+            assert!(earlier.iter().all(|e| e.code() < code.code() && e.reason() != code.reason()));
+        }
     }
 }

@@ -9,12 +9,14 @@ mod error_code;
 mod header;
 mod integrity;
 mod message;
+mod password_algorithm;
 mod writer;
 
 pub use attribute::AttributeType;
 pub use error_code::ErrorCode;
 pub use header::{Class, HEADER_LEN, Header, HeaderError, MAGIC_COOKIE, Method, TransactionId};
 pub use message::{Attribute, Integrity, Malformed, Message, MessageError, UnknownAttributes};
+pub use password_algorithm::PasswordAlgorithm;
 pub use writer::MessageWriter;
 
 /// What FINGERPRINT's CRC-32 is XORed with (RFC 8489 section 14.7).

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::turn::credentials::LongTermKey;
+use crate::turn::long_term_key::LongTermKey;
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
@@ -87,7 +87,7 @@ fn vec_004_sample_request_with_long_term_authentication() {
     let message = parse(&bytes).unwrap();
     assert_eq!(message.attribute(AttributeType::NONCE), Some(&b"f//499k954d6OL34oL9FSTvy64sA"[..]));
     assert_eq!(message.attribute(AttributeType::REALM), Some(&b"example.org"[..]));
-    let key = LongTermKey::new("マトリックス", "example.org", "TheMatrIX");
+    let key = LongTermKey::new(PasswordAlgorithm::Md5, "マトリックス", "example.org", "TheMatrIX");
     assert_eq!(message.verify(key.as_bytes()), Integrity::Valid);
     assert!(!message.has_fingerprint());
 }
@@ -113,7 +113,7 @@ fn stun_047_048_049_125_126_130_133_writer_agrees_with_the_sample_response() {
 #[test]
 fn stun_107_any_changed_bit_of_a_protected_message_shows() {
     let whole = bytes(LONG_TERM_REQUEST);
-    let key = LongTermKey::new("マトリックス", "example.org", "TheMatrIX");
+    let key = LongTermKey::new(PasswordAlgorithm::Md5, "マトリックス", "example.org", "TheMatrIX");
     for position in (0..whole.len()).filter(|&position| !(2..8).contains(&position)) {
         let mut changed = whole.clone();
         changed[position] ^= 0x01;

@@ -63,6 +63,16 @@ impl MessageWriter {
         }
     }
 
+    /// Appends an address attribute in clear, encoded as MAPPED-ADDRESS is.
+    pub fn address(&mut self, kind: AttributeType, address: SocketAddr) -> &mut Self {
+        let port = address.port().to_be_bytes();
+        let head = |family| [0, family, port[0], port[1]];
+        match address.ip() {
+            IpAddr::V4(ip) => self.append(kind, head(1).into_iter().chain(ip.octets())),
+            IpAddr::V6(ip) => self.append(kind, head(2).into_iter().chain(ip.octets())),
+        }
+    }
+
     /// Appends ERROR-CODE.
     pub fn error_code(&mut self, code: ErrorCode) -> &mut Self {
         self.append(AttributeType::ERROR_CODE, code.value())
