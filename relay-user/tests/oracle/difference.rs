@@ -10,7 +10,6 @@ use crate::{
 /// A reason why the two answer differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    ForgetsNonce,
     RepeatedAllocate,
     ChannelOfAnotherPeer,
     OldChannelNumbers,
@@ -20,11 +19,11 @@ pub enum Difference {
     FamilyFirst,
     LenientLifetime,
     PartialPermissions,
+    LastCounts,
 }
 
 impl Difference {
     pub const ALL: [Self; 10] = [
-        Self::ForgetsNonce,
         Self::RepeatedAllocate,
         Self::ChannelOfAnotherPeer,
         Self::OldChannelNumbers,
@@ -34,6 +33,7 @@ impl Difference {
         Self::FamilyFirst,
         Self::LenientLifetime,
         Self::PartialPermissions,
+        Self::LastCounts,
     ];
 
     /// Why the responses to a request differ, if that is known.
@@ -46,10 +46,15 @@ impl Difference {
             (Ask::Allocate(_), 0, 437) => Some(Self::RepeatedAllocate),
             (_, 401, _) if sent.flaw == Flaw::WrongRealm => Some(Self::AnyRealm),
             (_, 420, 437) => Some(Self::LateUnknownAttribute),
-            (Ask::Allocate(_) | Ask::Refresh { .. }, 400, _) if sent.flaw == Flaw::Malformed => Some(Self::LenientLifetime),
+            (Ask::Allocate(_) | Ask::Refresh { .. }, 400, _) if sent.flaw == Flaw::Malformed => {
+                Some(Self::LenientLifetime)
+            }
+            (Ask::ChannelBind { .. }, 400, _) if sent.flaw == Flaw::Malformed => Some(Self::LastCounts),
             (Ask::ChannelBind { .. }, 400, 443) => Some(Self::FamilyFirst),
             (Ask::ChannelBind { number: Some(0x5000), .. }, 400, 0) => Some(Self::OldChannelNumbers),
-            (Ask::ChannelBind { number: Some(0x4000..=0x4fff), peer: Some(_) }, 400, 0) if sent.flaw == Flaw::None => {
+            (Ask::ChannelBind { number: Some(0x4000..=0x4fff), peer: Some(_) }, 400, 0)
+                if matches!(sent.flaw, Flaw::None | Flaw::BidDown) =>
+            {
                 Some(Self::ChannelOfAnotherPeer)
             }
             _ => None,
@@ -60,15 +65,29 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ForgetsNonce => "it forgets a client's nonce with its allocation: 438 in between (TURN-031 asks for no more than a retry)",
-            Self::RepeatedAllocate => "it refuses a retransmitted Allocate with 437 (TURN-083: success again)",
+            Self::RepeatedAllocate => {
+                "it refuses a retransmitted Allocate with 437 (TURN-083: success again)"
+            }
             Self::ChannelOfAnotherPeer => "it binds a number that is bound to another peer (TURN-151: 400)",
-            Self::DropsTorn => "it drops a request with an attribute beyond its end (STUN-127, STUN-138: 400)",
-            Self::LateUnknownAttribute => "it looks for the allocation before it looks for unknown attributes (STUN-015: 420)",
-            Self::AnyRealm => "it does not read REALM (RFC 8489 section 9.2.4: a user name is valid within a realm)",
-            Self::FamilyFirst => "it looks at the peer's family before the channel number (RFC 8656 section 12.2: 400 first)",
+            Self::DropsTorn => {
+                "it drops a request with an attribute beyond its end (STUN-127, STUN-138: 400)"
+            }
+            Self::LateUnknownAttribute => {
+                "it looks for the allocation before it looks for unknown attributes (STUN-015: 420)"
+            }
+            Self::AnyRealm => {
+                "it does not read REALM (RFC 8489 section 9.2.4: a user name is valid within a realm)"
+            }
+            Self::FamilyFirst => {
+                "it looks at the peer's family before the channel number (RFC 8656 section 12.2: 400 first)"
+            }
             Self::LenientLifetime => "it ignores a LIFETIME of three bytes (STUN-128, STUN-138: 400)",
-            Self::PartialPermissions => "it installs permissions of a request that it refuses with 443 (TURN-113)",
+            Self::PartialPermissions => {
+                "it installs permissions of a request that it refuses with 443 (TURN-113)"
+            }
+            Self::LastCounts => {
+                "of a repeated attribute the last good one counts for it (STUN-129: the first)"
+            }
             Self::OldChannelNumbers => "it takes the channel numbers of RFC 5766 (TURN-150: 400)",
         })
     }

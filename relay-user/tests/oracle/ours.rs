@@ -15,18 +15,27 @@ pub struct Ours(Pair);
 impl Ours {
     /// Strict, for the other is.
     pub fn new() -> Self {
-        Self(Pair::with(|config| config.strict_permissions = true))
+        Self(Pair::with(|config| {
+            config.strict_permissions = true;
+            config.limits.unauthenticated_per_second = 0;
+        }))
+    }
+}
+
+impl Ours {
+    pub fn has_allocation(&self, client: FiveTuple) -> bool {
+        self.0.server.sessions().any(|session| session.five_tuple == client)
     }
 }
 
 impl Server for Ours {
-    fn from_client(&mut self, now: u64, from: FiveTuple, datagram: &[u8]) -> Vec<Out> {
+    fn client_sends(&mut self, now: u64, from: FiveTuple, datagram: &[u8]) -> Vec<Out> {
         self.0.now = now;
         self.0.clients[0].five_tuple = from;
         outs(&self.0.deliver(0, datagram))
     }
 
-    fn from_peer(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
+    fn peer_sends(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
         self.0.now = now;
         let session = self.0.server.sessions().find(|session| session.five_tuple == to);
         let Some(session) = session else { return vec![] };

@@ -75,11 +75,11 @@ impl Theirs {
 }
 
 impl Server for Theirs {
-    fn from_client(&mut self, now: u64, from: FiveTuple, datagram: &[u8]) -> Vec<Out> {
+    fn client_sends(&mut self, now: u64, from: FiveTuple, datagram: &[u8]) -> Vec<Out> {
         self.receive(now, from.client.0, from.server.0, datagram)
     }
 
-    fn from_peer(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
+    fn peer_sends(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
         let Some(&relayed) = self.relayed.get(&to) else { return vec![] };
         self.receive(now, peer, relayed, data)
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use relay_user::turn::FiveTuple;
 
 use crate::{
-    pair::REALM,
+    pair::{Algorithm, Auth, PASSWORD_ALGORITHMS, REALM},
     wire::{self, Attribute, Builder},
 };
 
@@ -41,13 +41,15 @@ pub enum Flaw {
     WrongRealm,
     NoNonce,
     ForgedNonce,
+    /// The list of password algorithms is not the one that the server sent: someone wants a weaker one.
+    BidDown,
     UnknownAttribute,
     /// An attribute that the method reads has a value that it cannot have.
     Malformed,
 }
 
 impl Flaw {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Torn,
         Self::Unprotected,
         Self::UnknownUser,
@@ -55,6 +57,7 @@ impl Flaw {
         Self::WrongRealm,
         Self::NoNonce,
         Self::ForgedNonce,
+        Self::BidDown,
         Self::UnknownAttribute,
         Self::Malformed,
     ];
@@ -64,7 +67,15 @@ impl Flaw {
 #[derive(Debug)]
 pub struct User {
     pub name: &'static str,
-    pub key: [u8; 16],
+    md5: [u8; 16],
+    sha256: [u8; 32],
+}
+
+impl User {
+    pub fn new(name: &'static str, password: &str) -> Self {
+        let md5 = wire::long_term_key(name, REALM, password);
+        Self { name, md5, sha256: wire::long_term_key_sha256(name, REALM, password) }
+    }
 }
 
 /// A nonce, to whom it was given, and when.
@@ -75,26 +86,28 @@ pub struct Nonce {
     pub issued: u64,
 }
 
+/// Where a request comes from, and whose it is said to be.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    pub five_tuple: FiveTuple,
+    pub user: &'static User,
+    pub auth: Auth,
+    pub nonce: Nonce,
+}
+
 /// A request on its way.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    pub five_tuple: FiveTuple,
-    pub user: &'static User,
-    pub nonce: Nonce,
+    pub by: Sender,
     pub flaw: Flaw,
     pub ask: Ask,
     pub datagram: Vec<u8>,
 }
 
 impl Sent {
-    pub fn new(
-        (five_tuple, user, nonce): (FiveTuple, &'static User, Nonce),
-        transaction: [u8; 12],
-        ask: Ask,
-        flaw: Flaw,
-    ) -> Self {
-        let datagram = write(transaction, &ask, flaw, user, &nonce.text);
-        Self { five_tuple, user, nonce, flaw, ask, datagram }
+    pub fn new(by: Sender, transaction: [u8; 12], ask: Ask, flaw: Flaw) -> Self {
+        let datagram = write(transaction, &ask, flaw, &by);
+        Self { by, flaw, ask, datagram }
     }
 
     pub fn transaction(&self) -> [u8; 12] {
@@ -102,7 +115,7 @@ impl Sent {
     }
 }
 
-fn write(transaction: [u8; 12], ask: &Ask, flaw: Flaw, user: &User, nonce: &[u8]) -> Vec<u8> {
+fn write(transaction: [u8; 12], ask: &Ask, flaw: Flaw, by: &Sender) -> Vec<u8> {
     let mut request = Builder::new(wire::REQUEST, ask.method(), transaction);
     // First, for of repeated attributes the first counts.
     request = match (flaw, ask) {
@@ -110,32 +123,48 @@ fn write(transaction: [u8; 12], ask: &Ask, flaw: Flaw, user: &User, nonce: &[u8]
         (Flaw::Malformed, Ask::Allocate(_) | Ask::Refresh { .. }) => {
             request.attribute(&(0x000d, vec![1, 2, 3]))
         }
-        (Flaw::Malformed, _) => request.attribute(&(0x0012, vec![0, 9, 1, 2, 3, 4, 5, 6])),
+        (Flaw::Malformed, Ask::CreatePermission { .. } | Ask::ChannelBind { .. }) => {
+            request.attribute(&(0x0012, vec![0, 9, 1, 2, 3, 4, 5, 6]))
+        }
         _ => request,
     };
     request = request.attributes(&ask.attributes(transaction));
     if matches!(ask, Ask::Binding) {
         return torn(request.build(), flaw);
     }
-    let username = if flaw == Flaw::UnknownUser { "mallory" } else { user.name };
-    let realm = if flaw == Flaw::WrongRealm { "example.net" } else { REALM };
-    request = match flaw {
-        Flaw::NoNonce => request.attribute(&(0x0006, username.into())).attribute(&(0x0014, realm.into())),
-        Flaw::ForgedNonce => {
-            let mut nonce = nonce.to_vec();
-            let last = nonce.last_mut().expect("a nonce has characters");
-            *last = if *last == b'A' { b'Q' } else { b'A' };
-            nonce[20] ^= 1;
-            request.credentials(username, realm, &nonce)
-        }
-        _ => request.credentials(username, realm, nonce),
+    request = credentials(request, flaw, by);
+    let key: &[u8] = match by.auth.algorithm {
+        _ if flaw == Flaw::WrongPassword => b"a guess",
+        Some(Algorithm::Sha256) => &by.user.sha256,
+        Some(Algorithm::Md5) | None => &by.user.md5,
     };
     let request = match flaw {
         Flaw::Unprotected => request,
-        Flaw::WrongPassword => request.integrity(b"a guess"),
-        _ => request.integrity(&user.key),
+        _ if by.auth.sha256 => request.integrity_sha256(key),
+        _ => request.integrity(key),
     };
     torn(request.build(), flaw)
+}
+
+fn credentials(mut request: Builder, flaw: Flaw, by: &Sender) -> Builder {
+    let username = if flaw == Flaw::UnknownUser { "mallory" } else { by.user.name };
+    let realm = if flaw == Flaw::WrongRealm { "example.net" } else { REALM };
+    request = request.attribute(&(0x0014, realm.into())).attribute(&if by.auth.userhash {
+        wire::userhash(username, REALM)
+    } else {
+        (0x0006, username.into())
+    });
+    let mut nonce = by.nonce.text.clone();
+    if flaw == Flaw::ForgedNonce {
+        // Behind the cookie.
+        nonce[20] ^= 1;
+    }
+    if flaw != Flaw::NoNonce {
+        request = request.attribute(&(0x0015, nonce));
+    }
+    let Some(algorithm) = by.auth.algorithm else { return request };
+    let offer = if flaw == Flaw::BidDown { vec![0, 1, 0, 0] } else { PASSWORD_ALGORITHMS.to_vec() };
+    request.attribute(&(0x8002, offer)).attribute(&(0x001d, vec![0, algorithm as u8, 0, 0]))
 }
 
 fn torn(mut datagram: Vec<u8>, flaw: Flaw) -> Vec<u8> {

@@ -120,21 +120,22 @@ impl Model {
                 return one(401);
             }
             Flaw::NoNonce => return one(400),
+            Flaw::BidDown if sent.by.auth.algorithm.is_some() => return one(400),
             Flaw::ForgedNonce => return one(438),
-            Flaw::None | Flaw::Torn | Flaw::UnknownAttribute | Flaw::Malformed => {}
+            Flaw::None | Flaw::Torn | Flaw::BidDown | Flaw::UnknownAttribute | Flaw::Malformed => {}
         }
-        let age = now / SECOND - sent.nonce.issued / SECOND;
-        if sent.nonce.client != sent.five_tuple.client.0 || age >= self.rules.nonce_seconds {
+        let age = now / SECOND - sent.by.nonce.issued / SECOND;
+        if sent.by.nonce.client != sent.by.five_tuple.client.0 || age >= self.rules.nonce_seconds {
             return one(438);
         }
         if sent.flaw == Flaw::UnknownAttribute {
             return one(420);
         }
-        let granted = self.granted.get(&sent.five_tuple);
+        let granted = self.granted.get(&sent.by.five_tuple);
         if let Ask::Allocate(allocate) = &sent.ask {
             return match granted {
                 Some(granted)
-                    if granted.transaction == sent.transaction() && granted.username == sent.user.name =>
+                    if granted.transaction == sent.transaction() && granted.username == sent.by.user.name =>
                 {
                     None
                 }
@@ -144,7 +145,7 @@ impl Model {
             };
         }
         let Some(granted) = granted else { return one(437) };
-        if granted.username != sent.user.name {
+        if granted.username != sent.by.user.name {
             return one(441);
         }
         if sent.flaw == Flaw::Malformed {
@@ -237,18 +238,18 @@ impl Model {
         let until = |seconds: u64| now + seconds * SECOND;
         match &sent.ask {
             Ask::Binding => {
-                assert_eq!(response.address(0x0020), sent.five_tuple.client.0, "STUN-035");
+                assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "STUN-035");
                 "binding"
             }
             Ask::Allocate(ask) => self.allocated(now, sent, ask, response),
             Ask::Refresh { lifetime: Some(0), family } => {
                 assert_eq!(response.lifetime(), 0, "TURN-087");
-                self.end(sent.five_tuple, |of| family.is_none_or(|family| family == of as u8))
+                self.end(sent.by.five_tuple, |of| family.is_none_or(|family| family == of as u8))
             }
             Ask::Refresh { lifetime, family } => {
                 let seconds = lifetime.unwrap_or(0).clamp(600, 3600);
                 assert_eq!(response.lifetime(), seconds, "TURN-088 to TURN-090");
-                let granted = self.granted.get_mut(&sent.five_tuple).expect("TURN-009");
+                let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
                 for (&of, relayed) in &mut granted.relayed {
                     if family.is_none_or(|family| family == of as u8) {
                         relayed.expires = until(seconds.into());
@@ -260,7 +261,7 @@ impl Model {
                 let mut is_new = false;
                 for peer in peers {
                     let ip = self.local(peer.ip());
-                    let granted = self.granted.get_mut(&sent.five_tuple).expect("TURN-009");
+                    let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
                     is_new |= granted.permit(ip, until(300));
                 }
                 if is_new { "permission: installed" } else { "permission: refreshed" }
@@ -271,7 +272,7 @@ impl Model {
                     Peer::Hairpin(local) => (local, true),
                     Peer::Outside | Peer::Forbidden => (peer, false),
                 };
-                let granted = self.granted.get_mut(&sent.five_tuple).expect("TURN-009");
+                let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
                 let old = granted.channels.insert(number, (peer, until(600)));
                 // "Where the texts disagree": unless strict, a bound peer's permission lives as long.
                 granted.permit(peer.ip(), until(if self.rules.strict_permissions { 300 } else { 600 }));
@@ -285,9 +286,9 @@ impl Model {
     }
 
     fn allocated(&mut self, now: u64, sent: &Sent, ask: &Allocate, response: &Message) -> &'static str {
-        assert_eq!(response.address(0x0020), sent.five_tuple.client.0, "TURN-080");
+        assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "TURN-080");
         let address = response.relayed();
-        if let Some(granted) = self.granted.get(&sent.five_tuple) {
+        if let Some(granted) = self.granted.get(&sent.by.five_tuple) {
             for relayed in granted.relayed.values() {
                 assert_eq!(address, self.advertised(relayed.address), "TURN-083");
                 assert_eq!(u64::from(response.lifetime()), (relayed.expires - now) / SECOND, "TURN-084");
@@ -302,9 +303,9 @@ impl Model {
         let expires = now + u64::from(seconds) * SECOND;
         let relayed = Relayed { address, expires, permissions: BTreeMap::new() };
         self.granted.insert(
-            sent.five_tuple,
+            sent.by.five_tuple,
             Granted {
-                username: sent.user.name,
+                username: sent.by.user.name,
                 transaction: sent.transaction(),
                 relayed: BTreeMap::from([(Family::of(address.ip()), relayed)]),
                 channels: BTreeMap::new(),

@@ -10,12 +10,12 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use relay_user::turn::{ClientAddr, FiveTuple, OpenError, ServerAddr, Transport};
 
 use crate::{
-    ask::{Allocate, Ask, Flaw, Nonce, Sent, User, xor_peer},
+    ask::{Allocate, Ask, Flaw, Nonce, Sender, Sent, User, xor_peer},
     check,
     model::{Model, Relay, Route, Rules, Verdict},
     pair::{
-        self, HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, REALM, RELAY_IP,
-        SECOND, USER,
+        self, Algorithm, Auth, HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair,
+        RELAY_IP, SECOND, USER,
     },
     tally::Tally,
     wire::{self, Builder, Message},
@@ -27,8 +27,7 @@ const SESSIONS: u64 = 100;
 const CHANNELS: [u16; 4] = [0x4000, 0x4001, 0x4002, 0x4fff];
 
 static USERS: LazyLock<[User; 2]> = LazyLock::new(|| {
-    [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)]
-        .map(|(name, password)| User { name, key: wire::long_term_key(name, REALM, password) })
+    [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)].map(|(name, password)| User::new(name, password))
 });
 
 pub struct World {
@@ -49,8 +48,16 @@ pub struct World {
 struct Client {
     five_tuple: FiveTuple,
     user: &'static User,
+    auth: Auth,
     nonce: Option<Nonce>,
     has_allocated: bool,
+}
+
+impl Client {
+    fn sender(&self) -> Option<Sender> {
+        let Self { five_tuple, user, auth, ref nonce, .. } = *self;
+        nonce.clone().map(|nonce| Sender { five_tuple, user, auth, nonce })
+    }
 }
 
 impl World {
@@ -69,6 +76,7 @@ impl World {
             nonce_seconds: 3600,
         };
         let pair = Pair::with(|config| {
+            config.limits.unauthenticated_per_second = 0;
             config.relay_ports = rules.ports.clone();
             config.strict_permissions = rules.strict_permissions;
             config.external_addresses.extend(external.map(|external| (relay_ip, external)));
@@ -109,7 +117,13 @@ impl World {
             transport: Transport::Udp,
         };
         let user = USERS.choose(&mut self.rng).unwrap();
-        Client { five_tuple, user, nonce: None, has_allocated: false }
+        // As RFC 5389 had it, as RFC 8489 has it, and everything in between.
+        let auth = Auth {
+            userhash: self.rng.random(),
+            algorithm: *[None, Some(Algorithm::Md5), Some(Algorithm::Sha256)].choose(&mut self.rng).unwrap(),
+            sha256: self.rng.random(),
+        };
+        Client { five_tuple, user, auth, nonce: None, has_allocated: false }
     }
 
     fn step(&mut self) {
@@ -177,12 +191,11 @@ impl World {
         let flaw =
             if self.rng.random_bool(0.1) { *Flaw::ALL.choose(&mut self.rng).unwrap() } else { Flaw::None };
         let transaction = self.transaction();
-        let Client { five_tuple, mut user, ref nonce, .. } = self.clients[client];
-        let nonce = nonce.clone().expect("asked for above");
+        let mut by = self.clients[client].sender().expect("it asked for a nonce");
         if self.rng.random_bool(0.03) {
-            user = USERS.choose(&mut self.rng).unwrap();
+            by.user = USERS.choose(&mut self.rng).unwrap();
         }
-        let sent = Sent::new((five_tuple, user, nonce), transaction, ask, flaw);
+        let sent = Sent::new(by, transaction, ask, flaw);
         self.network(sent, Some(client));
     }
 
@@ -351,9 +364,9 @@ impl World {
         let now = self.pair.now;
         let verdict = self.model.verdict(now, sent);
         let faults = self.pair.open_errors.len();
-        let happened = self.deliver(sent.five_tuple, &sent.datagram);
+        let happened = self.deliver(sent.by.five_tuple, &sent.datagram);
         let had_fault = self.pair.open_errors.len() < faults;
-        let response = only_response(&happened, sent.five_tuple);
+        let response = only_response(&happened, sent.by.five_tuple);
         assert_eq!(response.transaction, sent.transaction(), "STUN-009");
         if response.is_success() {
             assert_eq!(verdict, Verdict::Success, "{sent:?}");
@@ -461,22 +474,22 @@ impl World {
 
     fn hostile(&mut self, client: usize) {
         let from = self.clients[client].five_tuple;
-        let Some(nonce) = self.clients[client].nonce.clone() else { return };
+        let Some(by) = self.clients[client].sender() else { return };
         let mut thief = self.newcomer();
         match self.rng.random_range(0..4) {
             // A stolen nonce, even with the right password.
             0 => {
                 let (transaction, ask) = (self.transaction(), self.allocate());
-                let sent = Sent::new((thief.five_tuple, thief.user, nonce), transaction, ask, Flaw::None);
+                thief.nonce = Some(by.nonce);
+                let sent = Sent::new(thief.sender().expect("a nonce"), transaction, ask, Flaw::None);
                 self.tally.count("hostile: stolen nonce");
                 self.request(&sent);
             }
             // Changed on the way.
             1 => {
                 let transaction = self.transaction();
-                let user = self.clients[client].user;
                 let ask = Ask::Refresh { lifetime: Some(0), family: None };
-                let mut datagram = Sent::new((from, user, nonce), transaction, ask, Flaw::None).datagram;
+                let mut datagram = Sent::new(by, transaction, ask, Flaw::None).datagram;
                 let at = self.rng.random_range(20..datagram.len());
                 datagram[at] ^= self.rng.random_range(1..=255u8);
                 self.tally.count("hostile: changed on the way");
@@ -510,12 +523,10 @@ impl World {
             self.clients.push(client);
             let client = self.clients.len() - 1;
             self.ask_for_a_nonce(client);
-            let Client { five_tuple, user, ref nonce, .. } = self.clients[client];
-            let nonce = nonce.clone().unwrap();
+            let by = self.clients[client].sender().expect("it asked for a nonce");
             let ask =
                 Allocate { transport: Some(17), lifetime: None, family: None, additional: None, even: None };
-            let sent =
-                Sent::new((five_tuple, user, nonce), self.transaction(), Ask::Allocate(ask), Flaw::None);
+            let sent = Sent::new(by, self.transaction(), Ask::Allocate(ask), Flaw::None);
             assert!(self.request(&sent).is_success(), "every port can be had again");
             check::justified(self);
         }
