@@ -35,7 +35,8 @@ fn server() -> Server {
         listeners: vec![listener()],
         host_addresses: Vec::new(),
         lifetimes: Lifetimes::default(),
-        limits: Limits::default(),
+        // Simulated time stands still.
+        limits: Limits { unauthenticated_per_second: 0, ..Limits::default() },
         alternate_servers: Vec::new(),
         min_ipv6_mtu: 1280,
         strict_expiry: false,

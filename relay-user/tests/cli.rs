@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::UdpSocket,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -69,6 +70,16 @@ fn wrong_usage_is_exit_status_2_with_the_remedy() {
     );
     assert_says(&refusal(&["run", "--relay-ports", "60000-50000"], 2), &["--relay-ports", "50000-60000"]);
     assert_says(&refusal(&["run", "--external-ip", "203.0.113.7"], 2), &["--external-ip", "PUBLIC/PRIVATE"]);
+    assert_says(
+        &refusal(&["run", "--external-ip", "2001:db8::1/10.0.0.5"], 2),
+        &["--external-ip", "two families"],
+    );
+    assert_says(&refusal(&["run", "--listen", "udp://::1"], 2), &["--listen", "write udp://[::1]:3478"]);
+    assert_says(
+        &refusal(&["run", "--alternate-server", "example.org"], 2),
+        &["--alternate-server", "IP:PORT"],
+    );
+    assert_says(&refusal(&["run", "--log-format", "xml"], 2), &["--log-format", "write text or json"]);
     assert_says(&refusal(&["run", "--datapath", "xdp"], 2), &["--datapath", "xdp-native"]);
     assert_says(&refusal(&["serve"], 2), &["serve"]);
 }
@@ -78,9 +89,10 @@ fn a_password_is_in_no_message() {
     for (arguments, code) in [
         (["run", "--datapath", "userspace", "--user", "hunter2"], 1),
         (["run", "--datapath", "userspace", "--user", ":hunter2"], 1),
+        (["run", "--datapath", "userspace", "--auth-secret", "hunter2 "], 1),
     ] {
         let text = refusal(&arguments, code);
-        assert!(!text.contains("hunter2") && text.contains("--user"), "{text}");
+        assert!(!text.contains("hunter2") && text.contains(&format!("error: {}: ", arguments[3])), "{text}");
     }
 }
 
@@ -124,6 +136,52 @@ fn a_port_in_use_is_named_with_the_way_to_its_owner() {
     let text = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(0), "{text}");
     assert_says(&text, &["ok       the configuration is valid", &format!("{listen} is free")]);
+}
+
+#[test]
+fn check_covers_limits_secrets_and_what_only_the_core_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("turnpike.toml");
+    let secret = directory.path().join("secret");
+    let socket = directory.path().join("admin.sock");
+    fs::write(&secret, "0123456789abcdef\n").unwrap();
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).unwrap();
+    let check = |text: &str| {
+        let common = format!(
+            "datapath = \"userspace\"\nlisten = [\"udp://127.0.0.1:3479\"]\nadmin_socket = {socket:?}\n\
+             auth_secret_file = {secret:?}\nrealm = \"example.org\"\n"
+        );
+        fs::write(&file, common + text).unwrap();
+        let output = turnpike(&["check", "-c", file.to_str().unwrap()]);
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code(), text)
+    };
+
+    let (code, text) = check(
+        "alternate_server = [\"192.0.2.2\"]\nsoftware = false\nmin_ipv6_mtu = 1400\n\
+         [lifetimes]\nnonce = 600\n[limits]\nmax_allocations_per_user = 10\nbytes_per_second = 100000\n",
+    );
+    assert_eq!(code, Some(0), "{text}");
+    assert_says(
+        &text,
+        &["ok       the configuration is valid", "can be read by every user of this host: `chmod o="],
+    );
+    assert_says(
+        &text,
+        &["warning  alternate_server: clients are not served here but sent to 192.0.2.2:3478"],
+    );
+
+    for (text, said) in [
+        ("min_ipv6_mtu = 1000", "min_ipv6_mtu 1000: every IPv6 link has 1280"),
+        ("[lifetimes]\nnonce = 4000", "lifetimes nonce = 4000: a nonce is valid for an hour at most"),
+        ("[limits]\nmax_channels = 0", "limits max_channels = 0: nobody could relay anything"),
+        ("[limits]\nburst = 1", "limits burst = 1: there is no rate"),
+        ("[users]\n\"a\\u200Bb\" = \"p\"", "user \"a\\u{200b}b\""),
+    ] {
+        let (code, answer) = check(text);
+        assert_eq!(code, Some(1), "{answer}");
+        assert_says(&answer, &["error: ", said]);
+    }
 }
 
 #[test]

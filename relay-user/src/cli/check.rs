@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{options::ServerOptions, print};
+use super::{options::ServerOptions, print, server};
 use crate::control::{
     config::Note,
     preflight::{Finding, Verdict, preflight},
@@ -10,6 +10,7 @@ use crate::control::{
 
 pub(super) fn check(options: ServerOptions) -> anyhow::Result<ExitCode> {
     let configuration = options.configuration()?;
+    server::build(&configuration)?;
     show(Verdict::Well, "the configuration is valid")?;
     for note in &configuration.notes {
         match note {

@@ -5,6 +5,7 @@ mod detach;
 mod log;
 mod options;
 mod run;
+mod server;
 mod sessions;
 mod status;
 mod table;

@@ -1,20 +1,18 @@
 //! `turnpike run`: the daemon.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     signal::{SigHandler, Signal, signal},
 };
-use rand::rngs::StdRng;
 use tokio::{
     signal::unix::{SignalKind, signal as signal_stream},
     sync::mpsc,
     task::LocalSet,
 };
 
-use super::{log, options::ServerOptions};
+use super::{log, options::ServerOptions, server};
 use crate::{
     control::{
         admin::{self, AdminSocket},
@@ -23,7 +21,6 @@ use crate::{
     },
     datapath::{self, XdpOptions},
     net::{Driver, DriverOptions, Endpoint},
-    turn::{self, Credentials, Lifetimes, PeerPolicy, Server},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -63,7 +60,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         .iter()
         .map(|&address| Endpoint::listener(address))
         .collect::<Result<_, _>>()?;
-    let server = server(&configuration)?;
+    let server = server::build(&configuration)?;
     let opened = datapath::open(XdpOptions {
         interfaces: configuration.interfaces.clone(),
         mode: configuration.datapath,
@@ -106,42 +103,6 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     admin.abort();
     driver.shutdown();
     Ok(())
-}
-
-fn server(configuration: &Configuration) -> anyhow::Result<Server> {
-    let mut credentials = Credentials::default();
-    for user in &configuration.users {
-        credentials.insert(&user.name, &configuration.realm, &user.password).context("users")?;
-    }
-    for secret in &configuration.auth_secrets {
-        credentials.add_secret(secret.0.as_str()).context("auth_secret")?;
-    }
-    let seconds = |seconds: std::num::NonZeroU32| Duration::from_secs(seconds.get().into());
-    let lifetimes = configuration.lifetimes;
-    let config = turn::Config {
-        realm: configuration.realm.clone(),
-        software: configuration.software.clone(),
-        relay_addresses: configuration.relay_addresses.clone(),
-        relay_ports: configuration.relay_ports.clone(),
-        external_addresses: configuration.external_addresses.clone(),
-        listeners: configuration.listeners.clone(),
-        host_addresses: configuration.host_addresses.clone(),
-        lifetimes: Lifetimes {
-            default: seconds(lifetimes.default),
-            max: seconds(lifetimes.max),
-            permission: seconds(lifetimes.permission),
-            channel: seconds(lifetimes.channel),
-            nonce: seconds(lifetimes.nonce),
-        },
-        limits: configuration.limits,
-        alternate_servers: configuration.alternate_servers.clone(),
-        min_ipv6_mtu: configuration.min_ipv6_mtu,
-        strict_expiry: configuration.strict_expiry,
-        strict_permissions: configuration.strict_permissions,
-        rfc5766_channels: configuration.rfc5766_channels,
-        policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
-    };
-    Ok(Server::new(config, credentials, rand::random(), rand::make_rng::<StdRng>())?)
 }
 
 /// What tells operators and scripts that clients are served.

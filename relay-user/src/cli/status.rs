@@ -6,7 +6,7 @@ use super::{
     QueryOptions,
     table::{duration, table},
 };
-use crate::{control::status::Status, datapath::Traffic};
+use crate::{control::status::Status, datapath::Traffic, turn::stun::ErrorCode};
 
 pub(super) fn status(options: &QueryOptions) -> anyhow::Result<ExitCode> {
     super::query(options, "/api/v1/status", describe)
@@ -59,8 +59,9 @@ fn describe(status: &Status) -> String {
     for (title, counts) in
         [("packets handed to the daemon", &status.punts), ("packets dropped", &status.drops)]
     {
-        write!(text, "\n{title}: {}\n", reasons(counts)).expect("a String takes everything");
+        write!(text, "\n{title}:{}\n", reasons(counts)).expect("a String takes everything");
     }
+    write!(text, "\nresponses:{}\n", responses(&status.responses)).expect("a String takes everything");
     text
 }
 
@@ -80,11 +81,28 @@ pub(super) fn share(fast: Traffic, slow: Traffic) -> String {
 fn reasons(counts: &BTreeMap<String, u64>) -> String {
     let mut counts = counts.iter().filter(|(_, count)| **count > 0).collect::<Vec<_>>();
     if counts.is_empty() {
-        return "none".to_owned();
+        return " none".to_owned();
     }
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let rows = counts.iter().map(|(reason, count)| vec![String::new(), (*reason).clone(), count.to_string()]);
     format!("\n{}", table(&rows.collect::<Vec<_>>(), &[2])).trim_end().to_owned()
+}
+
+/// Methods with what they were answered, error codes with the RFC's words.
+fn responses(methods: &BTreeMap<String, BTreeMap<String, u64>>) -> String {
+    let rows = methods.iter().flat_map(|(method, outcomes)| {
+        outcomes.iter().map(move |(outcome, count)| {
+            let known = ErrorCode::ALL.iter().find(|error| error.code().to_string() == *outcome);
+            let said = known.map_or(outcome.clone(), |error| format!("{outcome} {}", error.reason()));
+            vec![String::new(), method.clone(), said, count.to_string()]
+        })
+    });
+    let rows = rows.collect::<Vec<_>>();
+    if rows.is_empty() {
+        "none".to_owned()
+    } else {
+        format!("\n{}", table(&rows, &[3])).trim_end().to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +135,10 @@ mod tests {
             slow_path: Default::default(),
             punts: BTreeMap::from([("control".to_owned(), 12), ("ttl".to_owned(), 0)]),
             drops: BTreeMap::new(),
+            responses: BTreeMap::from([(
+                "allocate".to_owned(),
+                BTreeMap::from([("success".to_owned(), 5), ("486".to_owned(), 2)]),
+            )]),
         };
         status.fast_path.to_peer = traffic(99);
         status.slow_path.to_peer = traffic(1);
@@ -129,6 +151,7 @@ mod tests {
             "99.0 %",
             "control  12",
             "packets dropped: none",
+            "responses:\n  allocate  486 Allocation Quota Reached  2\n  allocate  success                       5\n",
         ] {
             assert!(text.contains(said), "{said} in\n{text}");
         }

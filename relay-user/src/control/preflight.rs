@@ -54,6 +54,7 @@ pub async fn preflight(configuration: &Configuration) -> Vec<Finding> {
     if !running {
         preflight.listeners(&configuration.listeners);
     }
+    preflight.raw_sockets();
     preflight.pins(&configuration.bpffs, running);
     if configuration.datapath != DatapathMode::Userspace {
         preflight.kernel(&configuration.bpffs);
@@ -127,6 +128,18 @@ impl Preflight {
         }
     }
 
+    /// The daemon runs without, but makes no ICMP errors then.
+    fn raw_sockets(&mut self) {
+        const NET_RAW: (&str, u32) = ("CAP_NET_RAW", 13);
+        if missing_capabilities(&[NET_RAW]).is_ok_and(|missing| !missing.is_empty()) {
+            self.warn(
+                "CAP_NET_RAW missing here: senders would not hear of a TTL that is used up or of a packet that is too \
+                 big; run as root, or by deploy/turnpike.service"
+                    .to_owned(),
+            );
+        }
+    }
+
     fn kernel(&mut self, bpffs: &Path) {
         if PROGRAM.is_none() {
             self.step_down("this build has no kernel program: build it with `cargo xtask build`".to_owned());
@@ -135,7 +148,7 @@ impl Preflight {
             Ok(system) => self.release(&system.release().to_string_lossy()),
             Err(error) => self.step_down(format!("the kernel's version cannot be read: {error}")),
         }
-        match missing_capabilities() {
+        match missing_capabilities(&XDP_CAPABILITIES) {
             Ok(missing) if missing.is_empty() => self.well("all capabilities for XDP are there".to_owned()),
             Ok(missing) => self.step_down(format!(
                 "{} missing here: run as root, or by deploy/turnpike.service",
@@ -238,16 +251,18 @@ fn is_bpffs(path: &Path) -> nix::Result<bool> {
     statfs(path).map(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Those of CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON that this process lacks (numbers: linux/capability.h).
-fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+/// What XDP needs, with the numbers of linux/capability.h.
+const XDP_CAPABILITIES: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+
+/// Those of `needed` that this process lacks.
+fn missing_capabilities(needed: &[(&'static str, u32)]) -> io::Result<Vec<&'static str>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .ok_or_else(|| io::Error::other("no CapEff in /proc/self/status"))?;
-    let needed = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
-    Ok(needed.into_iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| name).collect())
+    Ok(needed.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect())
 }
 
 #[cfg(test)]

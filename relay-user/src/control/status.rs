@@ -33,6 +33,8 @@ pub struct Status {
     pub punts: BTreeMap<String, u64>,
     /// Packets dropped in kernel or daemon, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Responses sent: by method, then by `success` or the error code's number.
+    pub responses: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// What carries the flows.

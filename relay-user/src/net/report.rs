@@ -89,7 +89,17 @@ pub(super) fn status(sources: &Sources<'_>) -> Status {
         slow_path: server.relayed_traffic(),
         punts: by_reason(datapath.punts.iter().copied()),
         drops: by_reason(datapath.drops.iter().copied().chain(server.drops()).chain(own)),
+        responses: responses(server),
     }
+}
+
+fn responses(server: &Server) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut methods = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (method, error, count) in server.responses() {
+        let outcome = error.map_or("success".to_owned(), |error| error.code().to_string());
+        methods.entry(method.to_owned()).or_default().insert(outcome, count);
+    }
+    methods
 }
 
 /// Counts of one reason from several places are one count.

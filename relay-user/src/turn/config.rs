@@ -168,6 +168,15 @@ pub enum ConfigError {
     /// A lifetime is zero, the maximum is below the default, or nonces are good for more than an hour.
     #[error("lifetimes: none may be zero, max not be below default, and nonce not be above 3600")]
     Lifetimes,
+    /// An alternate server must be another, and one of each address family is enough.
+    #[error(
+        "alternate_server {server}: it must be a unicast address and port that is no listener of this server, \
+         and there can be only one of each address family"
+    )]
+    AlternateServer {
+        /// As configured.
+        server: SocketAddr,
+    },
 }
 
 /// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 12 of
@@ -215,6 +224,15 @@ impl Config {
         let is_zero = [default, permission, channel, nonce].contains(&Duration::ZERO);
         if max < default || is_zero || nonce > MAX_NONCE_LIFETIME {
             return Err(ConfigError::Lifetimes);
+        }
+        for (position, &server) in self.alternate_servers.iter().enumerate() {
+            let ip = server.ip();
+            let is_address = server.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
+            let mut earlier = self.alternate_servers[..position].iter();
+            let is_only = earlier.all(|other| other.is_ipv4() != server.is_ipv4());
+            if !is_address || !is_only || self.listeners.contains(&server) {
+                return Err(ConfigError::AlternateServer { server });
+            }
         }
         Ok(self)
     }

@@ -19,6 +19,8 @@ drops! {
     NotStun = "not_stun";
     /// A wrong FINGERPRINT.
     Fingerprint = "fingerprint";
+    /// A request without valid credentials, from a source that has had its share of responses.
+    UnauthenticatedRate = "unauthenticated_rate";
     /// A STUN message that no server has a use for: unsupported methods, responses.
     UnsupportedMethod = "unsupported_method";
     /// An indication whose attributes do not hold together, or a Send without peer or data.

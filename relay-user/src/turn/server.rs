@@ -23,7 +23,10 @@ use super::{
     own_addresses::OwnAddresses,
     ports::RelayedPorts,
     requests::PendingAllocate,
+    responses::Responses,
     session::{Session, Totals},
+    strangers::Strangers,
+    stun::ErrorCode,
     timers::Timer,
     traffic::Relayed,
 };
@@ -45,6 +48,8 @@ pub struct Server {
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
+    pub(super) responses: Responses,
+    pub(super) strangers: Strangers,
     /// ICMP errors that the server made.
     pub(super) icmp_meter: Meter,
     /// What time it was for people, and when.
@@ -68,9 +73,11 @@ impl Server {
         config: Config,
         credentials: Credentials,
         nonce_key: [u8; 32],
-        rng: impl CryptoRng + Send + 'static,
+        mut rng: impl CryptoRng + Send + 'static,
     ) -> Result<Self, ConfigError> {
         let config = config.check()?;
+        let mut source_key = [0; 16];
+        rng.fill_bytes(&mut source_key);
         Ok(Self {
             credentials,
             nonces: Nonces::new(nonce_key, config.lifetimes.nonce),
@@ -83,6 +90,8 @@ impl Server {
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
+            responses: Responses::new(),
+            strangers: Strangers::new(source_key, config.limits.unauthenticated_per_second),
             icmp_meter: Meter::default(),
             wall_clock: (0, Duration::ZERO),
             config,
@@ -197,6 +206,11 @@ impl Server {
     /// What the slow path dropped, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.drops.iter()
+    }
+
+    /// What was answered at least once: the method, the error code of an error response, and how often.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, Option<ErrorCode>, u64)> + '_ {
+        self.responses.iter()
     }
 
     /// Every live allocation, oldest first.

@@ -33,6 +33,7 @@ const COOKIE: u32 = 0x2112_a442;
 
 pub(crate) struct Client {
     pub(crate) socket: UdpSocket,
+    pub(crate) user: String,
     server: SocketAddrV4,
     requests: u32,
     realm: Vec<u8>,
@@ -53,7 +54,7 @@ impl Client {
     }
 
     pub(crate) fn with_socket(socket: UdpSocket, server: SocketAddrV4) -> Self {
-        Self { socket, server, requests: 0, realm: Vec::new(), nonce: Vec::new() }
+        Self { socket, user: "alice".to_owned(), server, requests: 0, realm: Vec::new(), nonce: Vec::new() }
     }
 
     pub(crate) fn address(&self) -> SocketAddrV4 {
@@ -105,10 +106,10 @@ impl Client {
         let mut attributes = attributes.to_vec();
         let key = password.map(|password| {
             let realm = String::from_utf8(self.realm.clone()).unwrap();
-            Md5::digest(format!("alice:{realm}:{password}"))
+            Md5::digest(format!("{}:{realm}:{password}", self.user))
         });
         if key.is_some() {
-            attributes.push((USERNAME, b"alice".to_vec()));
+            attributes.push((USERNAME, self.user.clone().into_bytes()));
             attributes.push((REALM, self.realm.clone()));
             attributes.push((NONCE, self.nonce.clone()));
         }

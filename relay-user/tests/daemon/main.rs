@@ -72,6 +72,7 @@ fn an_operator_sees_status_and_sessions_in_json_and_in_words() {
         }
     }
     assert!(status["punts"].is_object() && status["drops"].is_object());
+    assert_eq!(status["responses"], json!({"allocate": {"401": 1, "success": 1}}));
 
     let sessions = daemon.json("sessions");
     let [session] = sessions["sessions"].as_array().unwrap().as_slice() else { panic!("{sessions:#}") };
@@ -86,6 +87,7 @@ fn an_operator_sees_status_and_sessions_in_json_and_in_words() {
 
     let text = daemon.command(&["status"]);
     assert!(text.contains("userspace") && text.contains("allocations  1"), "{text}");
+    assert!(text.contains("allocate  401 Unauthenticated  1"), "{text}");
     let text = daemon.command(&["sessions"]);
     assert!(text.contains("alice") && text.contains(&relayed.to_string()), "{text}");
 

@@ -1,9 +1,18 @@
 //! The record of each session in the log, compared with what was sent and with what `sessions` told.
 
-use std::{fs, net::Ipv4Addr, path::Path, thread};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sha1::Sha1;
 
 use crate::{
     CLIENT, PEER, SERVER,
@@ -193,4 +202,37 @@ fn a_failed_authentication_is_logged_with_its_cause_and_without_addresses_unless
     client.allocate();
     let (_, _, log) = daemon.stop(Signal::SIGTERM);
     assert!(log.contains("peers=\"(not logged)\"") && !log.contains(&client.address().to_string()), "{log}");
+}
+
+#[test]
+fn a_time_limited_credential_is_served_until_its_end_and_its_user_stands_in_the_record() {
+    let address = loopback(21);
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "old but still good enough\nnorth of the river\n").unwrap();
+    let mut daemon =
+        Daemon::start(address, &["--log-format", "json", "--auth-secret-file", secret.to_str().unwrap()]);
+    let mut client = Client::new(address, daemon.listener);
+    let challenge = client.request(ALLOCATE, &[udp_transport()], None);
+    client.learn(&challenge);
+    let mut allocate = |user: String, secret: &str| {
+        let mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap().chain_update(&user).finalize();
+        client.user = user;
+        client.request(ALLOCATE, &[udp_transport()], Some(&BASE64_STANDARD.encode(mac.into_bytes()))).error()
+    };
+
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (over, good) = (format!("{}:eve", unix - 1), format!("{}:bob", unix + 3600));
+    assert_eq!(allocate(over.clone(), "north of the river"), Some(401));
+    let line = serde_json::from_str::<Value>(&daemon.wait_for_line("authentication failed")).unwrap();
+    assert_eq!([&line["cause"], &line["user"]], ["expired_credential", &over]);
+    assert_eq!(allocate(good.clone(), "south of the river"), Some(401));
+    let line = serde_json::from_str::<Value>(&daemon.wait_for_line("authentication failed")).unwrap();
+    assert_eq!([&line["cause"], &line["user"]], ["wrong_password", &good]);
+
+    assert_eq!(allocate(good.clone(), "north of the river"), None);
+    let (_, _, log) = daemon.stop(Signal::SIGTERM);
+    let record = log.lines().find(|line| line.contains("session ended")).expect(&log);
+    assert_eq!(serde_json::from_str::<Value>(record).unwrap()["user"], good);
+    assert!(!log.contains("of the river"), "{log}");
 }

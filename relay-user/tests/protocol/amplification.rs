@@ -95,6 +95,16 @@ fn stun_145_settings_that_contradict_each_other_are_refused_by_name() {
     names("lifetimes", &|config| config.lifetimes.permission = pair::seconds(0));
     names("lifetimes", &|config| config.lifetimes.max = pair::seconds(599));
     names("lifetimes", &|config| config.lifetimes.nonce = pair::seconds(3601));
+    for server in ["0.0.0.0:3478", "[::]:3478", "239.1.1.1:3478", "203.0.113.9:0", pair::LISTENER] {
+        names(&format!("alternate_server {server}"), &|config| {
+            config.alternate_servers = vec![server.parse().unwrap()];
+        });
+    }
+    names("alternate_server 203.0.113.8:3478", &|config| {
+        config.alternate_servers = ["203.0.113.9:3478", "[2001:db8::9]:3478", "203.0.113.8:3478"]
+            .map(|server| server.parse().unwrap())
+            .to_vec();
+    });
     names("external_ip 203.0.113.99", &|config| {
         config.external_addresses.insert("192.0.2.77".parse().unwrap(), "203.0.113.99".parse().unwrap());
     });

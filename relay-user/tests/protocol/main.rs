@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod allocate;
+mod alternate_server;
 mod amplification;
 mod authentication;
 mod bandwidth;
@@ -19,7 +20,9 @@ mod password_algorithms;
 mod random_input;
 mod random_sequences;
 mod refresh;
+mod responses;
 mod sans_io;
+mod strangers;
 mod stun;
 mod time_limited;
 mod wire;

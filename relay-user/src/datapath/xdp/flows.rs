@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use relay_common::{
@@ -69,9 +69,10 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
     }
 
     /// Adds a flow or replaces the one of the same id. After an error the kernel has no such flow, neither the
-    /// new one nor an older one that might outlive it.
+    /// new one nor an older one that might outlive it. A flow with an IPv6 address is the slow path's, which is
+    /// no error: the program passes everything on that it has no entry for.
     pub(super) fn install(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
-        let key = encode::flow_key_v4(&flow.id).ok_or_else(not_ipv4)?;
+        let Some(key) = encode::flow_key_v4(&flow.id) else { return Ok(()) };
         // The channel or the peer's address now belongs to another binding: its entry is replaced in place.
         if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
             self.retire(&other, now);
@@ -90,7 +91,8 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
                 }
             },
         };
-        let (key, value) = encode::flow_v4(flow, new.counter, new.next_hop).ok_or_else(not_ipv4)?;
+        let (key, value) =
+            encode::flow_v4(flow, new.counter, new.next_hop).expect("the key is IPv4, so all addresses are");
         if let Err(error) = self.map.insert(&key, &value) {
             if old.is_none_or(|old| old.counter != new.counter) {
                 self.counters.cancel(new.counter);
@@ -117,18 +119,18 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
     }
 
-    /// Makes datagrams to a listener ours.
+    /// Makes datagrams to a listener ours, if the program can be told.
     pub(super) fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError> {
-        let listener = ipv4(listener)?;
+        let SocketAddr::V4(listener) = listener else { return Ok(()) };
         let (key, value) = encode::listener_v4(listener);
         self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
         self.ports.add_listener(listener.port());
         Ok(())
     }
 
-    /// Makes datagrams to a relayed transport address ours.
+    /// Makes datagrams to a relayed transport address ours, likewise.
     pub(super) fn add_relayed(&mut self, relayed: SocketAddr) -> Result<(), InstallError> {
-        let relayed = ipv4(relayed)?;
+        let SocketAddr::V4(relayed) = relayed else { return Ok(()) };
         let (key, value) = encode::relayed_v4(relayed);
         self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
         if self.relayed.insert(relayed) {
@@ -139,7 +141,7 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
 
     /// Ends what [`Self::add_relayed`] began.
     pub(super) fn remove_relayed(&mut self, relayed: SocketAddr) {
-        if let Ok(relayed) = ipv4(relayed)
+        if let SocketAddr::V4(relayed) = relayed
             && self.relayed.remove(&relayed)
         {
             self.ports.remove_relayed(relayed.port());
@@ -205,18 +207,10 @@ fn egress(flow: &Flow) -> Option<(Ipv4Addr, Ipv4Addr)> {
         Direction::ToPeer => (flow.id.relayed.0, flow.id.peer.0),
         Direction::ToClient => (flow.id.five_tuple.server.0, flow.id.five_tuple.client.0),
     };
-    Some((*ipv4(source).ok()?.ip(), *ipv4(destination).ok()?.ip()))
-}
-
-fn ipv4(address: SocketAddr) -> Result<SocketAddrV4, InstallError> {
-    match address {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(_) => Err(not_ipv4()),
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Some((source, destination)),
+        _ => None,
     }
-}
-
-fn not_ipv4() -> InstallError {
-    InstallError::Kernel(io::Error::new(io::ErrorKind::Unsupported, "the kernel program forwards IPv4 only"))
 }
 
 #[cfg(test)]
@@ -441,7 +435,22 @@ mod tests {
         bench.table.remove_relayed(relayed);
         bench.table.remove_relayed(relayed);
         assert_eq!(kinds(&bench), [FlowKind::Listener as u8]);
-        let error = bench.table.add_listener("[::1]:3478".parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("IPv4"), "{error}");
+    }
+
+    #[test]
+    fn what_has_an_ipv6_address_is_left_to_the_slow_path() {
+        let mut bench = Bench::new(1);
+        bench.table.add_listener("[2001:db8::1]:3478".parse().unwrap()).unwrap();
+        let relayed = "[2001:db8::2]:49152".parse().unwrap();
+        bench.table.add_relayed(relayed).unwrap();
+        bench.table.remove_relayed(relayed);
+        let mut mixed = to_peer(0x4000);
+        mixed.id.five_tuple.client = ClientAddr("[2001:db8::3]:5000".parse().unwrap());
+        for flow in [mixed, flow(Direction::ToClient, 0x4000, "[2001:db8::9]:9")] {
+            bench.table.install(&flow, 0).unwrap();
+            bench.table.remove(&flow.id, 0);
+        }
+        assert!(bench.map.entries.borrow().is_empty() && bench.resolver.tracked().is_empty());
+        bench.table.install(&to_peer(0x4000), 0).expect("the only place is still free");
     }
 }

@@ -60,6 +60,8 @@ impl Server {
         if self.pending.values().any(|pending| pending.reply.five_tuple == request.reply.five_tuple) {
             return Ok(None);
         }
+        // 11.
+        self.redirect(&request.reply.five_tuple)?;
         self.last_allocation.0 += 1;
         let pending = PendingAllocate {
             allocation: self.last_allocation,

@@ -2,6 +2,7 @@
 //! (RFC 8489 section 6.3). Each method has a file; none changes anything before its last check has passed.
 
 mod allocate;
+mod alternate;
 mod authenticate;
 mod channel_bind;
 mod create_permission;
@@ -75,7 +76,7 @@ impl Server {
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let mut reply = Reply { five_tuple, header, fingerprint: false, protection: None };
+        let mut reply = Reply { five_tuple, received: now, header, fingerprint: false, protection: None };
         let granted = match Message::parse(header, bytes) {
             Ok(message) => {
                 reply.fingerprint = message.has_fingerprint();

@@ -1,9 +1,12 @@
 //! Responses: what each ends in, and what each refusal brings.
 
+use std::net::SocketAddr;
+
 use relay_common::clock::BootNanos;
 
 use crate::turn::{
     address::FiveTuple,
+    drops::DropReason,
     ip::IpHeader,
     long_term_key::LongTermKey,
     nonce::SecurityFeatures,
@@ -19,6 +22,8 @@ use crate::turn::{
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) five_tuple: FiveTuple,
+    /// When the request came.
+    pub(super) received: BootNanos,
     /// The request's.
     pub(super) header: Header,
     /// The request had FINGERPRINT, so the response has.
@@ -43,6 +48,8 @@ pub(super) enum Refusal {
     Error(ErrorCode),
     /// 401 or 438: with realm, a new nonce, and the password algorithms that the nonce tells of.
     Challenge(ErrorCode),
+    /// 300: with another server of the client's address family, and perhaps one of the other.
+    TryAlternate { server: SocketAddr, other_family: Option<SocketAddr> },
     /// 420.
     UnknownAttributes(UnknownAttributes),
 }
@@ -80,21 +87,26 @@ impl Server {
                     .attribute(AttributeType::NONCE, nonce.as_bytes())
                     .attribute(AttributeType::PASSWORD_ALGORITHMS, &PasswordAlgorithm::OFFER);
             }
+            Refusal::TryAlternate { server, other_family } => {
+                for &server in std::iter::once(server).chain(other_family) {
+                    response.address(AttributeType::ALTERNATE_SERVER, server);
+                }
+            }
             Refusal::UnknownAttributes(unknown) => {
                 response.unknown_attributes(unknown);
             }
         }
-        self.send(reply, response);
+        self.send(reply, response, Some(code));
     }
 
     /// Sends a success response.
     pub(super) fn respond(&mut self, reply: &Reply, response: MessageWriter) {
-        self.send(reply, response);
+        self.send(reply, response, None);
     }
 
     /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
-    /// protected (RFC 8489 section 9.2.4).
-    fn send(&mut self, reply: &Reply, mut response: MessageWriter) {
+    /// protected (RFC 8489 section 9.2.4); else within what its source gets.
+    fn send(&mut self, reply: &Reply, mut response: MessageWriter, error: Option<ErrorCode>) {
         let five_tuple = reply.five_tuple;
         if let Some(Protection { key, sha256 }) = &reply.protection {
             if let Some(software) = &self.config.software {
@@ -105,10 +117,14 @@ impl Server {
             } else {
                 response.integrity(key.as_bytes());
             }
+        } else if !self.strangers.admits(reply.received, five_tuple.client.0.ip()) {
+            self.drops.count(DropReason::UnauthenticatedRate);
+            return;
         }
         if reply.fingerprint {
             response.fingerprint();
         }
+        self.responses.count(reply.header.method, error);
         self.effects.outputs.push_back(Output::ToClient {
             five_tuple,
             ip: IpHeader::default(),
@@ -130,6 +146,7 @@ impl Refusal {
     const fn code(&self) -> ErrorCode {
         match self {
             Self::Error(code) | Self::Challenge(code) => *code,
+            Self::TryAlternate { .. } => ErrorCode::TryAlternate,
             Self::UnknownAttributes(_) => ErrorCode::UnknownAttribute,
         }
     }
