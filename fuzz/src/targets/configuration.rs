@@ -1,5 +1,7 @@
 //! The configuration file: read, and checked against a host. Each mistake is told with its line.
 
+use std::collections::HashSet;
+
 use relay_user::control::{
     config::{ConfigErrors, Origin, Settings, resolve},
     host::{Host, Interface},
@@ -32,18 +34,19 @@ fn told(ConfigErrors(errors): &ConfigErrors, lines: usize) {
 
 /// One that a small configuration fits.
 fn host() -> Host {
-    let interface = |name: &str, index, loopback, network: &str| Interface {
+    let interface = |name: &str, index, loopback, networks: [&str; 2]| Interface {
         name: name.to_owned(),
         index,
         loopback,
-        addresses: vec![network.parse().expect("a network")],
+        addresses: networks.map(|network| network.parse().expect("a network")).into(),
+        passing: HashSet::new(),
     };
     Host {
         interfaces: vec![
-            interface("lo", 1, true, "127.0.0.1/8"),
-            interface("eth0", 2, false, "192.0.2.1/24"),
+            interface("lo", 1, true, ["127.0.0.1/8", "::1/128"]),
+            interface("eth0", 2, false, ["192.0.2.1/24", "2001:db8::1/64"]),
         ],
-        default_source: Some("192.0.2.1".parse().expect("an address")),
+        default_sources: ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address")).into(),
         name: "fuzz".to_owned(),
     }
 }
