@@ -1,0 +1,472 @@
+//! What RFC 8656 lets each client have, from the requests that reached the server alone. It knows nothing of the
+//! core but what responses say that the server is free to choose: relayed addresses and tokens.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use relay_user::turn::{Family, FiveTuple};
+
+use crate::{
+    ask::{Allocate, Ask, Flaw, Sent},
+    pair::SECOND,
+    wire::Message,
+};
+
+/// What the operator of this world decided.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub strict_permissions: bool,
+    /// Relay address of each family that is relayed, with the address it is reached by.
+    pub relays: Vec<Relay>,
+    pub ports: RangeInclusive<u16>,
+    /// Other addresses of the host.
+    pub own: Vec<IpAddr>,
+    pub permissions: usize,
+    pub channels: usize,
+    pub nonce_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Relay {
+    pub ip: IpAddr,
+    pub external: IpAddr,
+}
+
+/// What a client has been granted.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub username: &'static str,
+    pub transaction: [u8; 12],
+    pub relayed: BTreeMap<Family, Relayed>,
+    pub channels: BTreeMap<u16, (SocketAddr, u64)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Relayed {
+    /// On the host.
+    pub address: SocketAddr,
+    pub expires: u64,
+    pub permissions: BTreeMap<IpAddr, u64>,
+}
+
+/// How the server must answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Success,
+    /// With one of these codes.
+    Refused(Vec<u16>),
+}
+
+/// Where data must go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    Nowhere,
+    /// From a relayed address to a peer outside.
+    ToPeer {
+        relayed: SocketAddr,
+        peer: SocketAddr,
+    },
+    /// Over a channel, or in a Data indication that shows the peer.
+    ToClient {
+        five_tuple: FiveTuple,
+        channel: Option<u16>,
+        shown: SocketAddr,
+    },
+}
+
+/// What a transport address is to this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Outside,
+    /// A relayed transport address, in its form on the host.
+    Hairpin(SocketAddr),
+    Forbidden,
+}
+
+pub struct Model {
+    pub rules: Rules,
+    pub granted: BTreeMap<FiveTuple, Granted>,
+}
+
+impl Model {
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, granted: BTreeMap::new() }
+    }
+
+    // Control.
+
+    /// How a request that arrives now must be answered.
+    pub fn verdict(&self, now: u64, sent: &Sent) -> Verdict {
+        match self.refusal(now, sent) {
+            Some(codes) => Verdict::Refused(codes),
+            None => Verdict::Success,
+        }
+    }
+
+    /// In the order of RFC 8489 sections 6.3 and 9.2.4 and of each method's section in RFC 8656.
+    fn refusal(&self, now: u64, sent: &Sent) -> Option<Vec<u16>> {
+        let one = |code| Some(vec![code]);
+        if sent.flaw == Flaw::Torn {
+            return one(400);
+        }
+        if matches!(sent.ask, Ask::Binding) {
+            return (sent.flaw == Flaw::UnknownAttribute).then(|| vec![420]);
+        }
+        match sent.flaw {
+            Flaw::Unprotected | Flaw::UnknownUser | Flaw::WrongPassword | Flaw::WrongRealm => {
+                return one(401);
+            }
+            Flaw::NoNonce => return one(400),
+            Flaw::BidDown if sent.by.auth.algorithm.is_some() => return one(400),
+            Flaw::ForgedNonce => return one(438),
+            Flaw::None | Flaw::Torn | Flaw::BidDown | Flaw::UnknownAttribute | Flaw::Malformed => {}
+        }
+        let age = now / SECOND - sent.by.nonce.issued / SECOND;
+        if sent.by.nonce.client != sent.by.five_tuple.client.0 || age >= self.rules.nonce_seconds {
+            return one(438);
+        }
+        if sent.flaw == Flaw::UnknownAttribute {
+            return one(420);
+        }
+        let granted = self.granted.get(&sent.by.five_tuple);
+        if let Ask::Allocate(allocate) = &sent.ask {
+            return match granted {
+                Some(granted)
+                    if granted.transaction == sent.transaction() && granted.username == sent.by.user.name =>
+                {
+                    None
+                }
+                Some(_) => one(437),
+                None if sent.flaw == Flaw::Malformed => one(400),
+                None => self.allocate_refusal(allocate),
+            };
+        }
+        let Some(granted) = granted else { return one(437) };
+        if granted.username != sent.by.user.name {
+            return one(441);
+        }
+        if sent.flaw == Flaw::Malformed {
+            return one(400);
+        }
+        match &sent.ask {
+            Ask::Refresh { family, .. } => {
+                let has = |family: &u8| granted.relayed.keys().any(|&has| has as u8 == *family);
+                (!family.as_ref().is_none_or(has)).then(|| vec![443])
+            }
+            Ask::CreatePermission { peers } => self.create_permission_refusal(granted, peers),
+            Ask::ChannelBind { number, peer } => self.channel_bind_refusal(granted, *number, *peer),
+            Ask::Binding | Ask::Allocate(_) => None,
+        }
+    }
+
+    fn allocate_refusal(&self, ask: &Allocate) -> Option<Vec<u16>> {
+        let one = |code| Some(vec![code]);
+        match ask.transport {
+            None => return one(400),
+            Some(17) => {}
+            Some(_) => return one(442),
+        }
+        let relays = |family: u8| self.rules.relays.iter().any(|relay| Family::of(relay.ip) as u8 == family);
+        if ask.family.is_some() && ask.additional.is_some() {
+            return one(400);
+        }
+        if !relays(ask.family.unwrap_or(1)) {
+            return one(440);
+        }
+        if ask.additional.is_some_and(|family| family != 2) {
+            return one(400);
+        }
+        let family = if ask.family == Some(2) { Family::V6 } else { Family::V4 };
+        (!self.has_free_port(family, ask.even.is_some())).then(|| vec![508])
+    }
+
+    fn create_permission_refusal(&self, granted: &Granted, peers: &[SocketAddr]) -> Option<Vec<u16>> {
+        let one = |code| Some(vec![code]);
+        if peers.is_empty() {
+            return one(400);
+        }
+        if peers.iter().any(|peer| !granted.relayed.contains_key(&Family::of(peer.ip()))) {
+            return one(443);
+        }
+        if peers.iter().any(|peer| !self.permits(peer.ip())) {
+            return one(403);
+        }
+        let mut new: Vec<_> = peers.iter().map(|peer| self.local(peer.ip())).collect();
+        new.sort();
+        new.dedup();
+        new.retain(|ip| granted.permission(*ip).is_none());
+        (granted.permission_count() + new.len() > self.rules.permissions).then(|| vec![508])
+    }
+
+    fn channel_bind_refusal(
+        &self,
+        granted: &Granted,
+        number: Option<u16>,
+        peer: Option<SocketAddr>,
+    ) -> Option<Vec<u16>> {
+        let one = |code| Some(vec![code]);
+        let (Some(number), Some(peer)) = (number, peer) else { return one(400) };
+        if !(0x4000..=0x4fff).contains(&number) || peer.port() == 0 {
+            return one(400);
+        }
+        let kind = self.peer(peer);
+        let local = match kind {
+            Peer::Hairpin(local) => local,
+            Peer::Outside | Peer::Forbidden => peer,
+        };
+        if granted.channels.iter().any(|(&bound, &(to, _))| (bound == number) != (to == local)) {
+            // Policy is asked by the letter last, but which of two refusals comes is nobody's concern.
+            return Some(if kind == Peer::Forbidden { vec![400, 403] } else { vec![400] });
+        }
+        if !granted.relayed.contains_key(&Family::of(peer.ip())) {
+            return one(443);
+        }
+        if kind == Peer::Forbidden {
+            return one(403);
+        }
+        let is_full = granted.permission(local.ip()).is_none()
+            && granted.permission_count() >= self.rules.permissions
+            || !granted.channels.contains_key(&number) && granted.channels.len() >= self.rules.channels;
+        is_full.then(|| vec![508])
+    }
+
+    /// A request was granted, by this response.
+    pub fn grant(&mut self, now: u64, sent: &Sent, response: &Message) -> &'static str {
+        let until = |seconds: u64| now + seconds * SECOND;
+        match &sent.ask {
+            Ask::Binding => {
+                assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "STUN-035");
+                "binding"
+            }
+            Ask::Allocate(ask) => self.allocated(now, sent, ask, response),
+            Ask::Refresh { lifetime: Some(0), family } => {
+                assert_eq!(response.lifetime(), 0, "TURN-087");
+                self.end(sent.by.five_tuple, |of| family.is_none_or(|family| family == of as u8))
+            }
+            Ask::Refresh { lifetime, family } => {
+                let seconds = lifetime.unwrap_or(0).clamp(600, 3600);
+                assert_eq!(response.lifetime(), seconds, "TURN-088 to TURN-090");
+                let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
+                for (&of, relayed) in &mut granted.relayed {
+                    if family.is_none_or(|family| family == of as u8) {
+                        relayed.expires = until(seconds.into());
+                    }
+                }
+                "refresh: prolonged"
+            }
+            Ask::CreatePermission { peers } => {
+                let mut is_new = false;
+                for peer in peers {
+                    let ip = self.local(peer.ip());
+                    let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
+                    is_new |= granted.permit(ip, until(300));
+                }
+                if is_new { "permission: installed" } else { "permission: refreshed" }
+            }
+            Ask::ChannelBind { number, peer } => {
+                let (number, peer) = number.zip(*peer).expect("TURN-149");
+                let (peer, hairpin) = match self.peer(peer) {
+                    Peer::Hairpin(local) => (local, true),
+                    Peer::Outside | Peer::Forbidden => (peer, false),
+                };
+                let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
+                let old = granted.channels.insert(number, (peer, until(600)));
+                // "Where the texts disagree": unless strict, a bound peer's permission lives as long.
+                granted.permit(peer.ip(), until(if self.rules.strict_permissions { 300 } else { 600 }));
+                match (old, hairpin) {
+                    (Some(_), _) => "channel: refreshed",
+                    (None, false) => "channel: bound",
+                    (None, true) => "channel: bound to a relayed address",
+                }
+            }
+        }
+    }
+
+    fn allocated(&mut self, now: u64, sent: &Sent, ask: &Allocate, response: &Message) -> &'static str {
+        assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "TURN-080");
+        let address = response.relayed();
+        if let Some(granted) = self.granted.get(&sent.by.five_tuple) {
+            for relayed in granted.relayed.values() {
+                assert_eq!(address, self.advertised(relayed.address), "TURN-083");
+                assert_eq!(u64::from(response.lifetime()), (relayed.expires - now) / SECOND, "TURN-084");
+            }
+            return "allocate: repeated";
+        }
+        let seconds = ask.lifetime.unwrap_or(0).clamp(600, 3600);
+        assert_eq!(response.lifetime(), seconds, "TURN-075, TURN-076, TURN-079");
+        let address = SocketAddr::new(self.local(address.ip()), address.port());
+        assert!(self.is_free(address), "TURN-026: {address}");
+        assert!(ask.even.is_none() || address.port().is_multiple_of(2), "TURN-067");
+        let expires = now + u64::from(seconds) * SECOND;
+        let relayed = Relayed { address, expires, permissions: BTreeMap::new() };
+        self.granted.insert(
+            sent.by.five_tuple,
+            Granted {
+                username: sent.by.user.name,
+                transaction: sent.transaction(),
+                relayed: BTreeMap::from([(Family::of(address.ip()), relayed)]),
+                channels: BTreeMap::new(),
+            },
+        );
+        "allocate: created"
+    }
+
+    fn end(&mut self, five_tuple: FiveTuple, which: impl Fn(Family) -> bool) -> &'static str {
+        let granted = self.granted.get_mut(&five_tuple).expect("TURN-009");
+        granted.relayed.retain(|&family, _| !which(family));
+        granted.channels.retain(|_, (peer, _)| !which(Family::of(peer.ip())));
+        if granted.relayed.is_empty() {
+            self.granted.remove(&five_tuple);
+            "refresh: deleted"
+        } else {
+            "refresh: deleted one family"
+        }
+    }
+
+    /// Forgets what has ended by now, and says what that was.
+    pub fn expire(&mut self, now: u64, mut ended: impl FnMut(&'static str)) {
+        self.granted.retain(|_, granted| {
+            let Granted { relayed, channels, .. } = granted;
+            relayed.retain(|_, relayed| {
+                relayed.permissions.retain(|_, &mut expires| {
+                    let lives = expires > now;
+                    if !lives {
+                        ended("permission: expired");
+                    }
+                    lives
+                });
+                relayed.expires > now
+            });
+            channels.retain(|_, (peer, expires)| {
+                let lives = *expires > now;
+                if !lives {
+                    ended("channel: expired");
+                }
+                lives && relayed.contains_key(&Family::of(peer.ip()))
+            });
+            if relayed.is_empty() {
+                ended("allocation: expired");
+            }
+            !relayed.is_empty()
+        });
+    }
+
+    // Data.
+
+    /// ChannelData from a client.
+    pub fn route_channel(&self, from: FiveTuple, number: u16) -> Route {
+        let channel = self.granted.get(&from).and_then(|granted| granted.channels.get(&number));
+        channel.map_or(Route::Nowhere, |&(peer, _)| self.route_to_peer(from, peer))
+    }
+
+    /// A Send indication from a client.
+    pub fn route_send(&self, from: FiveTuple, peer: SocketAddr) -> Route {
+        if peer.port() == 0 { Route::Nowhere } else { self.route_to_peer(from, peer) }
+    }
+
+    fn route_to_peer(&self, from: FiveTuple, peer: SocketAddr) -> Route {
+        let Some(granted) = self.granted.get(&from) else { return Route::Nowhere };
+        let Some(relayed) = granted.relayed.get(&Family::of(peer.ip())) else { return Route::Nowhere };
+        if granted.permission(self.local(peer.ip())).is_none() {
+            return Route::Nowhere;
+        }
+        match self.peer(peer) {
+            Peer::Outside => Route::ToPeer { relayed: relayed.address, peer },
+            Peer::Hairpin(to) => self.deliver(to, relayed.address, self.advertised(relayed.address)),
+            Peer::Forbidden => Route::Nowhere,
+        }
+    }
+
+    /// A datagram from outside to a relayed address.
+    pub fn route_from_peer(&self, relayed: SocketAddr, peer: SocketAddr) -> Route {
+        let own = self.rules.relays.iter().any(|relay| [relay.ip, relay.external].contains(&peer.ip()));
+        if own || self.rules.own.contains(&peer.ip()) {
+            Route::Nowhere
+        } else {
+            self.deliver(relayed, peer, peer)
+        }
+    }
+
+    fn deliver(&self, relayed: SocketAddr, peer: SocketAddr, shown: SocketAddr) -> Route {
+        let has = |granted: &Granted| granted.relayed.values().any(|own| own.address == relayed);
+        let Some((&five_tuple, granted)) = self.granted.iter().find(|(_, granted)| has(granted)) else {
+            return Route::Nowhere;
+        };
+        if granted.permission(peer.ip()).is_none() {
+            return Route::Nowhere;
+        }
+        let channel =
+            granted.channels.iter().find(|(_, (bound, _))| *bound == peer).map(|(&number, _)| number);
+        Route::ToClient { five_tuple, channel, shown }
+    }
+
+    // Addresses.
+
+    fn peer(&self, address: SocketAddr) -> Peer {
+        let local = SocketAddr::new(self.local(address.ip()), address.port());
+        if self.rules.relays.iter().any(|relay| relay.ip == local.ip()) {
+            if self.rules.ports.contains(&local.port()) { Peer::Hairpin(local) } else { Peer::Forbidden }
+        } else if self.permits(address.ip()) {
+            Peer::Outside
+        } else {
+            Peer::Forbidden
+        }
+    }
+
+    /// In these worlds, hosts outside are at addresses that begin with 8 or 2600.
+    fn permits(&self, ip: IpAddr) -> bool {
+        let is_outside = match ip {
+            IpAddr::V4(ip) => ip.octets()[0] == 8,
+            IpAddr::V6(ip) => ip.segments()[0] == 0x2600,
+        };
+        is_outside || self.rules.relays.iter().any(|relay| [relay.ip, relay.external].contains(&ip))
+    }
+
+    /// A relay address for its external form, else the address itself.
+    fn local(&self, ip: IpAddr) -> IpAddr {
+        let relay = self.rules.relays.iter().find(|relay| relay.external == ip);
+        relay.map_or(ip, |relay| relay.ip)
+    }
+
+    /// A relayed address as clients and peers are told.
+    pub fn advertised(&self, relayed: SocketAddr) -> SocketAddr {
+        let relay = self.rules.relays.iter().find(|relay| relay.ip == relayed.ip());
+        relay.map_or(relayed, |relay| SocketAddr::new(relay.external, relayed.port()))
+    }
+
+    fn has_free_port(&self, family: Family, even: bool) -> bool {
+        let mut relays = self.rules.relays.iter().filter(|relay| Family::of(relay.ip) == family);
+        relays.any(|relay| {
+            let mut ports = self.rules.ports.clone().filter(|port| !even || port.is_multiple_of(2));
+            ports.any(|port| self.is_free(SocketAddr::new(relay.ip, port)))
+        })
+    }
+
+    fn is_free(&self, address: SocketAddr) -> bool {
+        let mut taken = self.granted.values().flat_map(|granted| granted.relayed.values());
+        self.rules.ports.contains(&address.port()) && taken.all(|relayed| relayed.address != address)
+    }
+}
+
+impl Granted {
+    /// When the permission for this address ends, if there is one.
+    pub fn permission(&self, ip: IpAddr) -> Option<u64> {
+        self.relayed.get(&Family::of(ip)).and_then(|relayed| relayed.permissions.get(&ip)).copied()
+    }
+
+    fn permission_count(&self) -> usize {
+        self.relayed.values().map(|relayed| relayed.permissions.len()).sum()
+    }
+
+    /// Whether the permission is new.
+    fn permit(&mut self, ip: IpAddr, until: u64) -> bool {
+        let relayed = self.relayed.get_mut(&Family::of(ip)).expect("TURN-114, TURN-154");
+        let expires = relayed.permissions.entry(ip).or_default();
+        let is_new = *expires == 0;
+        *expires = until.max(*expires);
+        is_new
+    }
+}
