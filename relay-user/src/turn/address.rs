@@ -42,6 +42,15 @@ impl Family {
             IpAddr::V6(_) => Self::V6,
         }
     }
+
+    /// The family of this number, if it is one that is known here.
+    pub(super) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::V4),
+            2 => Some(Self::V6),
+            _ => None,
+        }
+    }
 }
 
 /// The client's transport address as the server sees it.

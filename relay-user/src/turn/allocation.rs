@@ -16,7 +16,8 @@ use super::{
     flow::{AllocationId, Direction, Flow, FlowId},
     output::{EndReason, Event, Output},
     own_addresses::OwnAddresses,
-    permission::Permissions,
+    permission::{Permissions, PermittedPeers},
+    reservation::Token,
     session::{Session, SessionChannel, SessionRecord, SessionRelayed},
     stun::{ErrorCode, TransactionId},
     timers::{Timer, Timers},
@@ -24,10 +25,19 @@ use super::{
 };
 
 /// Where changes of an allocation show: deadlines and outputs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Effects {
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
+    /// Channels have flows in the datapath; else all data is relayed here.
+    with_flows: bool,
+}
+
+impl Effects {
+    /// None yet.
+    pub(super) fn new(with_flows: bool) -> Self {
+        Self { timers: Timers::default(), outputs: VecDeque::new(), with_flows }
+    }
 }
 
 /// One client's relayed transport addresses and what they may be used for.
@@ -43,9 +53,10 @@ pub(super) struct Allocation {
     relayed: [Option<Relayed>; 2],
     /// Those that were deleted or expired before the rest.
     ended: Vec<(RelayedAddr, BootNanos)>,
+    /// The request that deleted one of two relayed addresses: the same again is a retransmission.
+    deleted_by: Option<TransactionId>,
     channels: Channels,
-    /// The first peers permitted, each once, and the number of all.
-    peers: Vec<IpAddr>,
+    peers: PermittedPeers,
 }
 
 /// The Allocate request that an allocation was made for.
@@ -54,10 +65,14 @@ pub(super) struct Origin {
     pub(super) id: AllocationId,
     pub(super) five_tuple: FiveTuple,
     pub(super) username: Arc<str>,
+    /// Whose quota it counts towards.
+    pub(super) quota_user: Arc<str>,
     /// The same again is a retransmission.
     pub(super) transaction_id: TransactionId,
     /// The family that was asked for too and could not be had, and why.
     pub(super) missing: Option<(Family, ErrorCode)>,
+    /// What claims the port that was reserved along with it, for the response to a retransmission.
+    pub(super) token: Option<Token>,
 }
 
 /// One relayed transport address.
@@ -69,12 +84,13 @@ struct Relayed {
 }
 
 impl Allocation {
-    /// An allocation without permissions and channels. `addresses`: one, or one of each family.
+    /// An allocation without permissions and channels. `addresses`: one, or one of each family. Different peers
+    /// are counted up to `max_peers`.
     pub(super) fn new(
         origin: Origin,
         addresses: &[RelayedAddr],
-        now: BootNanos,
-        expires: BootNanos,
+        max_peers: usize,
+        (now, expires): (BootNanos, BootNanos),
         effects: &mut Effects,
     ) -> Self {
         let mut relayed = [None, None];
@@ -97,8 +113,9 @@ impl Allocation {
             started: now,
             relayed,
             ended: Vec::new(),
+            deleted_by: None,
             channels: Channels::default(),
-            peers: Vec::new(),
+            peers: PermittedPeers::new(max_peers),
         }
     }
 
@@ -110,14 +127,22 @@ impl Allocation {
         self.settle_flows(&self.channels.numbers_of_family(family), effects);
     }
 
+    /// Remembers the request that deleted one of its relayed addresses.
+    pub(super) fn note_deletion(&mut self, transaction_id: TransactionId) {
+        self.deleted_by = Some(transaction_id);
+    }
+
+    /// Whether this request has deleted one of its relayed addresses already.
+    pub(super) fn was_deleted_by(&self, transaction_id: TransactionId) -> bool {
+        self.deleted_by == Some(transaction_id)
+    }
+
     /// Installs or prolongs a permission. Does nothing without a relayed address of the peer's family.
     pub(super) fn permit(&mut self, ip: IpAddr, until: BootNanos, effects: &mut Effects) {
         let Some(relayed) = &mut self.relayed[index(Family::of(ip))] else { return };
         let (old, new) = relayed.permissions.install(ip, until);
         effects.timers.set(Timer::Permission(self.origin.id, ip), old, Some(new));
-        if !self.peers.contains(&ip) && self.peers.len() < SessionRecord::MAX_PEERS {
-            self.peers.push(ip);
-        }
+        self.peers.note(ip);
         self.settle_flows(&self.channels.numbers_of_ip(ip), effects);
     }
 
@@ -186,7 +211,7 @@ impl Allocation {
             let Some(channel) = self.channels.get(number).copied() else { continue };
             let peer = channel.peer.0.ip();
             let Some(relayed) = &self.relayed[index(Family::of(peer))] else { continue };
-            let permitted_until = relayed.permissions.expires(peer);
+            let permitted_until = relayed.permissions.expires(peer).filter(|_| effects.with_flows);
             let until = permitted_until.map(|until| until.min(channel.expires).min(relayed.expires));
             if channel.flows_until == until {
                 continue;
@@ -283,8 +308,8 @@ impl Allocation {
             realm: realm.to_owned(),
             five_tuple: self.origin.five_tuple,
             relayed: self.ended.iter().map(|&relayed| shown(relayed, own)).collect(),
-            peer_count: self.peers.len(),
-            peers: self.peers,
+            peer_count: self.peers.count(),
+            peers: self.peers.into_first(),
             started: self.started,
             ended,
             reason,
@@ -305,6 +330,15 @@ fn shown((address, expires): (RelayedAddr, BootNanos), own: &OwnAddresses) -> Se
     SessionRelayed { address, external: own.external(address), expires }
 }
 
+/// A relayed address that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Free now.
+    pub(super) relayed: RelayedAddr,
+    /// Whose quota the allocation counted towards, if it ended with this address.
+    pub(super) last_of: Option<Arc<str>>,
+}
+
 /// Live allocations, by each of their names.
 #[derive(Debug, Default)]
 pub(super) struct Allocations {
@@ -321,8 +355,7 @@ impl Allocations {
         self.by_id.insert(id, allocation);
     }
 
-    /// Ends one relayed address of an allocation, and with the last one the allocation. Returns the address,
-    /// which is free now.
+    /// Ends one relayed address of an allocation, and with the last one the allocation.
     pub(super) fn end_relayed(
         &mut self,
         id: AllocationId,
@@ -330,18 +363,20 @@ impl Allocations {
         (now, reason): (BootNanos, EndReason),
         (realm, own): (&str, &OwnAddresses),
         effects: &mut Effects,
-    ) -> Option<RelayedAddr> {
+    ) -> Option<Ended> {
         let allocation = self.by_id.get_mut(&id)?;
         let relayed = allocation.end_relayed(family, now, reason, effects)?;
         self.by_relayed.remove(&relayed);
+        let mut last_of = None;
         if allocation.relayed_addresses().next().is_none()
             && let Some(allocation) = self.by_id.remove(&id)
         {
             self.by_five_tuple.remove(&allocation.origin.five_tuple);
+            last_of = Some(allocation.origin.quota_user.clone());
             let record = allocation.record(realm, own, now, reason);
             effects.outputs.push_back(Output::Event(Event::AllocationEnded(Box::new(record))));
         }
-        Some(relayed)
+        Some(Ended { relayed, last_of })
     }
 
     pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{opaque_string::opaque_string, policy::PeerPolicy};
+use super::{address::Family, opaque_string::opaque_string, policy::PeerPolicy};
 
 /// Settings of a [`Server`](super::Server), which checks them.
 #[derive(Clone, Debug)]
@@ -17,11 +17,11 @@ pub struct Config {
     pub realm: String,
     /// SOFTWARE in authenticated responses; `None` to send none (RFC 8489 section 16.1.2).
     pub software: Option<String>,
-    /// Relayed transport addresses are on these.
+    /// Relayed transport addresses are on these. A family without one is not relayed (440).
     pub relay_addresses: Vec<IpAddr>,
     /// And have these ports.
     pub relay_ports: RangeInclusive<u16>,
-    /// Relay address to the address it is reached by from outside, where that differs.
+    /// Relay address to the address of the same family that it is reached by from outside, where that differs.
     pub external_addresses: HashMap<IpAddr, IpAddr>,
     /// The server's listeners. No peer is on their addresses, relayed transport addresses aside.
     pub listeners: Vec<SocketAddr>,
@@ -136,7 +136,10 @@ pub enum ConfigError {
     #[error("relay_address: at least one is needed")]
     NoRelayAddress,
     /// A relay address cannot be one.
-    #[error("relay_address {ip}: it must be an IPv4 address of this host, no wildcard")]
+    #[error(
+        "relay_address {ip}: it must be an address of this host that others can reach: no wildcard, no multicast, \
+         no IPv6 link-local or IPv4-mapped address"
+    )]
     RelayAddress {
         /// As configured.
         ip: IpAddr,
@@ -159,8 +162,10 @@ pub enum ConfigError {
         /// As configured.
         listener: SocketAddr,
     },
-    /// An external address must stand for one relay address, and be nothing else.
-    #[error("external_ip {external}: it must belong to exactly one relay_address and be none itself")]
+    /// An external address must stand for one relay address of its family, and be nothing else.
+    #[error(
+        "external_ip {external}: it must belong to exactly one relay_address, be of the same family and be none itself"
+    )]
     ExternalAddress {
         /// As configured.
         external: IpAddr,
@@ -168,6 +173,9 @@ pub enum ConfigError {
     /// A lifetime is zero, the maximum is below the default, or nonces are good for more than an hour.
     #[error("lifetimes: none may be zero, max not be below default, and nonce not be above 3600")]
     Lifetimes,
+    /// Allocations that may have no permission or no channel are of no use.
+    #[error("limits: permissions and channels must be at least 1")]
+    Limits,
     /// An alternate server must be another, and one of each address family is enough.
     #[error(
         "alternate_server {server}: it must be a unicast address and port that is no listener of this server, \
@@ -203,7 +211,7 @@ impl Config {
             if self.relay_addresses[..position].contains(&ip) {
                 return Err(ConfigError::DuplicateRelayAddress { ip });
             }
-            if !ip.is_ipv4() || ip.is_unspecified() || ip.is_multicast() {
+            if !is_unicast(ip) {
                 return Err(ConfigError::RelayAddress { ip });
             }
         }
@@ -216,7 +224,8 @@ impl Config {
         for (relay, &external) in &self.external_addresses {
             let same = self.external_addresses.values().filter(|&&other| other == external).count();
             let stands_for_one = same == 1 && self.relay_addresses.contains(relay);
-            if !stands_for_one || self.relay_addresses.contains(&external) || !external.is_ipv4() {
+            let is_apt = is_unicast(external) && Family::of(*relay) == Family::of(external);
+            if !stands_for_one || self.relay_addresses.contains(&external) || !is_apt {
                 return Err(ConfigError::ExternalAddress { external });
             }
         }
@@ -224,6 +233,9 @@ impl Config {
         let is_zero = [default, permission, channel, nonce].contains(&Duration::ZERO);
         if max < default || is_zero || nonce > MAX_NONCE_LIFETIME {
             return Err(ConfigError::Lifetimes);
+        }
+        if self.limits.permissions == 0 || self.limits.channels == 0 {
+            return Err(ConfigError::Limits);
         }
         for (position, &server) in self.alternate_servers.iter().enumerate() {
             let ip = server.ip();
@@ -235,5 +247,17 @@ impl Config {
             }
         }
         Ok(self)
+    }
+}
+
+/// Whether datagrams can be sent from the address to hosts elsewhere. IPv6 link-local addresses mean nothing
+/// without an interface; those of ::/96 and ::ffff:0:0/96 are IPv4 addresses written otherwise, or loopback.
+fn is_unicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+        IpAddr::V6(ip) => {
+            let carries_ipv4 = ip.to_ipv4().is_some();
+            !(carries_ipv4 && !ip.is_loopback() || ip.is_multicast() || ip.is_unicast_link_local())
+        }
     }
 }

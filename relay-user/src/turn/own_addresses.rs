@@ -10,6 +10,8 @@ use std::{
 use super::{
     address::{PeerAddr, RelayedAddr},
     config::Config,
+    ipv4_in_ipv6::nat64,
+    policy::PeerPolicy,
 };
 
 /// What a transport address is to this server.
@@ -66,7 +68,7 @@ impl OwnAddresses {
             } else {
                 Destination::Own
             }
-        } else if self.host.contains(&ip) {
+        } else if self.is_host(ip) {
             Destination::Own
         } else {
             Destination::Peer(PeerAddr(address))
@@ -78,14 +80,18 @@ impl OwnAddresses {
         self.relay_of.get(&ip).copied().unwrap_or(ip)
     }
 
-    /// Whether relayed transport addresses are on this address (in its local form).
-    pub(super) fn is_relay(&self, ip: IpAddr) -> bool {
-        self.relay.contains(&ip)
+    /// Whether a client may have this address (in its local form) for a peer. Relay addresses always may be one:
+    /// that is the hairpin.
+    pub(super) fn permits_peer(&self, ip: IpAddr, policy: &PeerPolicy) -> bool {
+        self.relay.contains(&ip) || (!self.is_host(ip) && policy.permits(ip))
     }
 
-    /// Whether this address is the host's.
-    pub(super) fn is_host(&self, ip: IpAddr) -> bool {
+    /// Whether packets to this address (in its local form) reach the host and are no hairpin: its own addresses,
+    /// and what NAT64 makes one of ours.
+    fn is_host(&self, ip: IpAddr) -> bool {
+        let by_nat64 = nat64(ip).map(|ip| self.local_form(ip.into()));
         self.host.contains(&ip)
+            || by_nat64.is_some_and(|ip| self.host.contains(&ip) || self.relay.contains(&ip))
     }
 
     /// The external form of a relayed address, if it has one.

@@ -10,7 +10,7 @@ use relay_common::{
 
 use super::{
     address::{Family, FiveTuple, PeerAddr, RelayedAddr},
-    allocation::{Allocations, Effects},
+    allocation::{Allocations, Effects, Ended},
     bandwidth::Meter,
     config::{Config, ConfigError},
     credentials::Credentials,
@@ -22,7 +22,9 @@ use super::{
     output::{EndReason, Output},
     own_addresses::OwnAddresses,
     ports::RelayedPorts,
+    quota::Quotas,
     requests::PendingAllocate,
+    reservation::{Reservation, Reservations},
     responses::Responses,
     session::{Session, Totals},
     strangers::Strangers,
@@ -42,6 +44,8 @@ pub struct Server {
     pub(super) rng: Box<dyn CryptoRng + Send>,
     pub(super) own: OwnAddresses,
     pub(super) ports: RelayedPorts,
+    pub(super) quotas: Quotas,
+    pub(super) reservations: Reservations,
     pub(super) allocations: Allocations,
     pub(super) effects: Effects,
     pub(super) pending: HashMap<RelayedAddr, PendingAllocate>,
@@ -68,7 +72,7 @@ pub enum OpenError {
 
 impl Server {
     /// A server without allocations. `nonce_key` and `rng` must be unpredictable to clients: the one makes
-    /// nonces, the other chooses ports and the transaction IDs of Data indications.
+    /// nonces, the other chooses ports, reservation tokens and the transaction IDs of Data indications.
     pub fn new(
         config: Config,
         credentials: Credentials,
@@ -84,8 +88,11 @@ impl Server {
             rng: Box::new(rng),
             own: OwnAddresses::new(&config),
             ports: RelayedPorts::new(&config.relay_addresses, &config.relay_ports),
+            quotas: Quotas::new(&config.limits),
+            reservations: Reservations::default(),
             allocations: Allocations::default(),
-            effects: Effects::default(),
+            // The kernel does not know the limit, so what is limited is carried here.
+            effects: Effects::new(config.limits.bytes_per_second == 0),
             pending: HashMap::new(),
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
@@ -180,17 +187,26 @@ impl Server {
         self.effects.outputs.pop_front()
     }
 
-    /// Ends every allocation.
+    /// Ends every allocation and reservation.
     pub fn shutdown(&mut self, now: BootNanos) {
         self.expire(now);
         while let Some(id) = self.allocations.first() {
             self.end_allocation(now, id, EndReason::Shutdown);
         }
+        while let Some(token) = self.reservations.first() {
+            if let Some(reservation) = self.reservations.take(token, &mut self.effects.timers) {
+                self.end_reservation(&reservation);
+            }
+        }
     }
 
     /// Numbers of live things.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals { allocations: self.allocations.len(), ..Totals::default() };
+        let mut totals = Totals {
+            allocations: self.allocations.len(),
+            reservations: self.reservations.len(),
+            ..Totals::default()
+        };
         for allocation in self.allocations.iter() {
             totals.permissions += allocation.permission_count();
             totals.channels += allocation.channels().len();
@@ -220,9 +236,9 @@ impl Server {
 
     /// Ends what has expired by `now`.
     fn expire(&mut self, now: BootNanos) {
-        while let Some(timer) = self.effects.timers.pop_due(now) {
+        while let Some((deadline, timer)) = self.effects.timers.pop_due(now) {
             match timer {
-                Timer::Relayed(id, family) => self.end_relayed(now, id, family, EndReason::Expired),
+                Timer::Relayed(id, family) => self.end_relayed(deadline, id, family, EndReason::Expired),
                 Timer::Permission(id, ip) => {
                     if let Some(allocation) = self.allocations.get_mut(id) {
                         allocation.permission_expired(ip, &mut self.effects);
@@ -231,6 +247,11 @@ impl Server {
                 Timer::Channel(id, number) => {
                     if let Some(allocation) = self.allocations.get_mut(id) {
                         allocation.channel_expired(number, &mut self.effects);
+                    }
+                }
+                Timer::Reservation(token) => {
+                    if let Some(reservation) = self.reservations.expired(token) {
+                        self.end_reservation(&reservation);
                     }
                 }
             }
@@ -244,6 +265,12 @@ impl Server {
         }
     }
 
+    /// Frees what was held in reserve.
+    fn end_reservation(&mut self, reservation: &Reservation) {
+        self.ports.release(reservation.relayed);
+        self.quotas.release(&reservation.quota_user, 1);
+    }
+
     /// Ends one relayed address of an allocation, if it has one of this family, and with the last one the
     /// allocation.
     pub(super) fn end_relayed(
@@ -255,8 +282,11 @@ impl Server {
     ) {
         let names = (self.config.realm.as_str(), &self.own);
         let ended = self.allocations.end_relayed(id, family, (now, reason), names, &mut self.effects);
-        if let Some(relayed) = ended {
+        if let Some(Ended { relayed, last_of }) = ended {
             self.ports.release(relayed);
+            if let Some(quota_user) = last_of {
+                self.quotas.release(&quota_user, 1);
+            }
         }
     }
 

@@ -54,7 +54,7 @@ pub struct SessionRecord {
     pub realm: String,
     /// Client, server and transport.
     pub five_tuple: FiveTuple,
-    /// Every relayed transport address it had.
+    /// Every relayed transport address it had, in the order they ended.
     pub relayed: Vec<SessionRelayed>,
     /// The first peers it permitted, each once, at most [`Self::MAX_PEERS`].
     pub peers: Vec<IpAddr>,
@@ -97,4 +97,6 @@ pub struct Totals {
     pub permissions: usize,
     /// Channel bindings of all allocations.
     pub channels: usize,
+    /// Ports held in reserve for whoever brings their token.
+    pub reservations: usize,
 }

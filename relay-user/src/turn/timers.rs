@@ -1,4 +1,5 @@
-//! When something ends: one deadline for each relayed address, permission and channel that lives, in one queue.
+//! When something ends: one deadline for each relayed address, permission, channel and reservation that lives, in
+//! one queue.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -7,6 +8,7 @@ use relay_common::clock::BootNanos;
 use super::{
     address::{ChannelNumber, Family},
     flow::AllocationId,
+    reservation::Token,
 };
 
 /// What ends.
@@ -15,6 +17,7 @@ pub(super) enum Timer {
     Relayed(AllocationId, Family),
     Permission(AllocationId, IpAddr),
     Channel(AllocationId, ChannelNumber),
+    Reservation(Token),
 }
 
 /// The queue. Whoever keeps the deadline of a thing moves it here with [`Timers::set`], so that there is
@@ -38,12 +41,12 @@ impl Timers {
     }
 
     /// Takes out the earliest deadline that is at or before `now`.
-    pub(super) fn pop_due(&mut self, now: BootNanos) -> Option<Timer> {
+    pub(super) fn pop_due(&mut self, now: BootNanos) -> Option<(BootNanos, Timer)> {
         let &(deadline, _) = self.0.first()?;
         if deadline > now {
             return None;
         }
-        self.0.pop_first().map(|(_, timer)| timer)
+        self.0.pop_first()
     }
 
     /// The earliest deadline.

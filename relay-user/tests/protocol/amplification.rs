@@ -86,7 +86,9 @@ fn stun_145_settings_that_contradict_each_other_are_refused_by_name() {
     assert_eq!(error(&|_| {}), None);
     names("relay_address", &|config| config.relay_addresses.clear());
     names("relay_address 0.0.0.0", &|config| config.relay_addresses = vec!["0.0.0.0".parse().unwrap()]);
-    names("relay_address ::1", &|config| config.relay_addresses = vec!["::1".parse().unwrap()]);
+    for ip in ["255.255.255.255", "224.0.0.1", "::", "ff02::1", "fe80::1", "::ffff:192.0.2.1", "::c000:201"] {
+        names(&format!("relay_address {ip}"), &|config| config.relay_addresses = vec![ip.parse().unwrap()]);
+    }
     names("relay_address 192.0.2.1", &|config| config.relay_addresses.push("192.0.2.1".parse().unwrap()));
     names("relay_ports", &|config| config.relay_ports = RangeInclusive::new(50_001, 50_000));
     names("relay_ports", &|config| config.relay_ports = 1000..=2000);
@@ -108,6 +110,11 @@ fn stun_145_settings_that_contradict_each_other_are_refused_by_name() {
     names("external_ip 203.0.113.99", &|config| {
         config.external_addresses.insert("192.0.2.77".parse().unwrap(), "203.0.113.99".parse().unwrap());
     });
+    names("external_ip 2a00::1", &|config| {
+        config.external_addresses.insert("192.0.2.1".parse().unwrap(), "2a00::1".parse().unwrap());
+    });
+    names("limits", &|config| config.limits.permissions = 0);
+    names("limits", &|config| config.limits.channels = 0);
     names("external_ip 192.0.2.1", &|config| {
         config.external_addresses.insert("192.0.2.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
     });

@@ -116,7 +116,7 @@ fn turn_157_158_a_bind_installs_the_permission_for_the_peers_address() {
 
 #[test]
 fn turn_156_all_4096_numbers_can_be_bound() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::with(|config| config.limits.channels = 4096);
     let relayed = pair.allocate(0);
     for number in 0x4000..=0x4fff {
         assert!(pair.bind(0, number, &format!("8.8.8.8:{number}")).is_success());
@@ -136,4 +136,18 @@ fn turn_022_a_retransmitted_channel_bind_refreshes() {
     let request = pair.build(0, wire::CHANNEL_BIND, &[wire::channel_number(CHANNEL), wire::peer(PEER)]);
     assert_eq!(pair.exchange(0, &request), pair.exchange(0, &request));
     assert_eq!(pair.server.totals().channels, 1);
+}
+
+#[test]
+fn turn_156_159_508_when_an_allocation_has_too_many() {
+    let mut pair = Pair::new();
+    pair.allocate(0);
+    let most = relay_user::turn::Limits::default().channels as u16;
+    for number in 0..most {
+        assert!(pair.bind(0, CHANNEL + number, &format!("8.8.8.8:{}", 1 + number)).is_success());
+    }
+    assert_eq!(pair.bind(0, CHANNEL + most, "9.9.9.9:9").error(), 508);
+    let totals = pair.server.totals();
+    assert_eq!((totals.channels, totals.permissions), (most as usize, 1), "TURN-159");
+    assert!(pair.bind(0, CHANNEL, "8.8.8.8:1").is_success(), "those there are can be refreshed");
 }

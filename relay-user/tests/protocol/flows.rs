@@ -127,3 +127,20 @@ fn turn_103_a_permission_concerns_the_flows_of_every_port_of_its_address() {
     assert_eq!(pair.flows.len(), 4);
     assert!(pair.flows.keys().all(|flow| flow.peer.0.ip().to_string() == "8.8.8.8"));
 }
+
+/// The kernel does not enforce the limit, so what has one is relayed by the slow path alone.
+#[test]
+fn turn_024_a_bandwidth_limit_keeps_flows_out_of_the_datapath() {
+    let mut pair = Pair::with(|config| {
+        config.limits.bytes_per_second = 1_000_000;
+        config.limits.burst = 1_000_000;
+    });
+    let relayed = pair.allocate(0);
+    for _ in 0..2 {
+        let happened = bind(&mut pair);
+        assert_eq!(order(&pair, &happened), [("response", 0)]);
+    }
+    assert_eq!(pair.channel_data(0, CHANNEL, b"x").to_peer().0, relayed);
+    let happened = pair.advance(seconds(600));
+    assert!(!happened.outputs.iter().any(|output| matches!(output, Output::RemoveFlow(_))));
+}

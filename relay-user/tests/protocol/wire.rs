@@ -1,6 +1,6 @@
 //! A client's view of the wire, written apart from the server's codec so that the two check each other.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -67,7 +67,7 @@ pub fn peer(address: &str) -> Attribute {
     peer_address(address.parse().unwrap())
 }
 
-/// XOR-PEER-ADDRESS; an IPv6 address is XORed with no transaction ID in particular.
+/// XOR-PEER-ADDRESS. That an IPv6 address is XORed with the transaction ID too is [`Builder::attribute`]'s.
 pub fn peer_address(address: SocketAddr) -> Attribute {
     let [high, low] = (address.port() ^ 0x2112).to_be_bytes();
     let value = match address.ip() {
@@ -76,7 +76,11 @@ pub fn peer_address(address: SocketAddr) -> Attribute {
             value.extend(ip.octets().iter().zip(COOKIE).map(|(octet, mask)| octet ^ mask));
             value
         }
-        IpAddr::V6(ip) => [&[0, 2, high, low][..], &ip.octets()].concat(),
+        IpAddr::V6(ip) => {
+            let mut value = [&[0, 2, high, low][..], &ip.octets()].concat();
+            value[4..8].iter_mut().zip(COOKIE).for_each(|(octet, mask)| *octet ^= mask);
+            value
+        }
     };
     (0x0012, value)
 }
@@ -100,6 +104,10 @@ impl Builder {
         self.0.extend(kind.to_be_bytes());
         self.0.extend((value.len() as u16).to_be_bytes());
         self.0.extend(value);
+        if (*kind, value.len()) == (0x0012, 20) {
+            let start = self.0.len() - 12;
+            (0..12).for_each(|i| self.0[start + i] ^= self.0[8 + i]);
+        }
         // Padding may have any value (STUN-126).
         self.0.resize(self.0.len().next_multiple_of(4), 0x20);
         self.with_length(0)
@@ -243,11 +251,24 @@ impl Message {
     }
 
     pub fn address(&self, kind: u16) -> SocketAddr {
-        let value = self.attribute(kind).unwrap();
-        assert_eq!((value[0], value[1], value.len()), (0, 1, 8), "an IPv4 address");
-        let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
-        let ip = Ipv4Addr::from_octets(std::array::from_fn(|i| value[4 + i] ^ COOKIE[i]));
-        SocketAddr::new(ip.into(), port)
+        self.addresses(kind)[0]
+    }
+
+    /// The addresses of every XORed address attribute of the type.
+    pub fn addresses(&self, kind: u16) -> Vec<SocketAddr> {
+        let of_kind = self.attributes.iter().filter(|&&(k, _)| k == kind);
+        of_kind.map(|(_, value)| self.decode_address(value)).collect()
+    }
+
+    fn decode_address(&self, value: &[u8]) -> SocketAddr {
+        let mask = [&COOKIE[..], &self.transaction].concat();
+        let octet = |i: usize| value[4 + i] ^ mask[i];
+        let ip = match (value[0], value[1], value.len()) {
+            (0, 1, 8) => IpAddr::from(std::array::from_fn::<u8, 4, _>(octet)),
+            (0, 2, 20) => IpAddr::from(std::array::from_fn::<u8, 16, _>(octet)),
+            other => panic!("no address: {other:?}"),
+        };
+        SocketAddr::new(ip, u16::from_be_bytes([value[2], value[3]]) ^ 0x2112)
     }
 
     pub fn relayed(&self) -> SocketAddr {

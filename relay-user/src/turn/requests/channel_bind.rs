@@ -2,7 +2,8 @@
 
 use super::{Granted, Request, reply::Refusal};
 use crate::turn::{
-    address::ChannelNumber,
+    address::{ChannelNumber, Family},
+    ipv4_in_ipv6::is_tunneled,
     own_addresses::Destination,
     server::{Server, after},
     stun::{AttributeType, ErrorCode},
@@ -10,6 +11,9 @@ use crate::turn::{
 
 impl Server {
     pub(super) fn channel_bind(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
+        if is_tunneled(request.reply.five_tuple.client.0.ip()) {
+            return Err(ErrorCode::Forbidden.into());
+        }
         let id = self.allocation_of(request)?.origin.id;
         let number = request.message.fixed::<4>(AttributeType::CHANNEL_NUMBER)?;
         let peer = request.message.xor_address(AttributeType::XOR_PEER_ADDRESS)?;
@@ -29,7 +33,7 @@ impl Server {
         if let Some((peer, _)) = destination.peer() {
             allocation.channels().check(number, peer).map_err(|_| ErrorCode::BadRequest)?;
         }
-        if !peer.is_ipv4() {
+        if allocation.relayed(Family::of(peer.ip())).is_none() {
             return Err(ErrorCode::PeerAddressFamilyMismatch.into());
         }
         let (peer, hairpin) = match destination {
@@ -37,8 +41,12 @@ impl Server {
             Destination::Relayed(relayed) => (relayed.into(), true),
             Destination::Peer(_) | Destination::Own => return Err(ErrorCode::Forbidden.into()),
         };
-        let limit = self.config.limits.permissions as usize;
-        if !allocation.permits(peer.0.ip()) && allocation.permission_count() >= limit {
+        let limits = self.config.limits;
+        let needs_permission = !allocation.permits(peer.0.ip());
+        let needs_channel = allocation.channels().get(number).is_none();
+        if needs_permission && allocation.permission_count() >= limits.permissions as usize
+            || needs_channel && allocation.channels().len() >= limits.channels as usize
+        {
             return Err(ErrorCode::InsufficientCapacity.into());
         }
 

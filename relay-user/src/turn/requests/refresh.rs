@@ -2,7 +2,6 @@
 
 use super::{Granted, Request, reply::Refusal};
 use crate::turn::{
-    address::Family,
     output::EndReason,
     server::{Server, after},
     stun::{AttributeType, ErrorCode},
@@ -10,20 +9,34 @@ use crate::turn::{
 
 impl Server {
     pub(super) fn refresh(&mut self, request: &Request<'_>) -> Result<Granted, Refusal> {
-        let id = self.allocation_of(request)?.origin.id;
-        let family = request.message.fixed::<4>(AttributeType::REQUESTED_ADDRESS_FAMILY)?;
+        let allocation = self.allocation_of(request)?;
+        let id = allocation.origin.id;
+        let requested_family = request.message.fixed::<4>(AttributeType::REQUESTED_ADDRESS_FAMILY)?;
         let requested = request.message.fixed(AttributeType::LIFETIME)?.map(u32::from_be_bytes);
-        // IPv4 is the family of every allocation.
-        if family.is_some_and(|[family, ..]| family != 1) {
+
+        // Without a family it is about all there are (section 8.1).
+        let families = allocation.relayed_addresses().map(|(relayed, _)| relayed.family());
+        let families: Vec<_> = families
+            .filter(|&family| requested_family.is_none_or(|[number, ..]| number == family as u8))
+            .collect();
+        // A deleting Refresh that is sent again gets the same answer, though its family is gone by now. (Or 437,
+        // when nothing is left of the allocation: section 8.2, NOTE.)
+        let transaction_id = request.reply.header.transaction_id;
+        let is_retransmission = requested == Some(0) && allocation.was_deleted_by(transaction_id);
+        if families.is_empty() && !is_retransmission {
             return Err(ErrorCode::PeerAddressFamilyMismatch.into());
         }
+
         let granted = if requested == Some(0) {
-            self.end_allocation(request.now, id, EndReason::Deleted);
+            allocation.note_deletion(transaction_id);
+            for family in families {
+                self.end_relayed(request.now, id, family, EndReason::Deleted);
+            }
             0
         } else {
             let lifetime = self.lifetime(requested);
             if let Some(allocation) = self.allocations.get_mut(id) {
-                for family in Family::ALL {
+                for family in families {
                     allocation.refresh(family, after(request.now, lifetime), &mut self.effects);
                 }
             }
