@@ -224,7 +224,15 @@ impl Sequence {
             1 => Some(1),
             _ => Some(17),
         };
-        Ask::Allocate(Allocate { transport, lifetime, family: None, additional: None, even: None, token: None, dont_fragment: false })
+        Ask::Allocate(Allocate {
+            transport,
+            lifetime,
+            family: None,
+            additional: None,
+            even: None,
+            token: None,
+            dont_fragment: false,
+        })
     }
 
     fn peer(&mut self) -> SocketAddr {

@@ -20,9 +20,9 @@ impl World {
             // To the brink of what ends next, and over it.
             0 => next.map_or(1, |next| next - now - 1),
             1 => next.map_or(1, |next| next - now),
-            2..6 => self.rng.random_range(0..20 * SECOND),
-            6..9 => self.rng.random_range(0..200 * SECOND),
-            _ => self.rng.random_range(0..2000 * SECOND),
+            2..5 => self.rng.random_range(0..20 * SECOND),
+            5..8 => self.rng.random_range(0..300 * SECOND),
+            _ => self.rng.random_range(0..1500 * SECOND),
         };
         let duration = Duration::from_nanos(duration);
         if self.rng.random_bool(0.7) {

@@ -208,9 +208,7 @@ impl Ask {
             Self::Refresh { lifetime, family } => {
                 lifetime.map(wire::lifetime).into_iter().chain(family.map(wire::requested_family)).collect()
             }
-            Self::CreatePermission { peers } => {
-                peers.iter().map(|&peer| wire::peer_address(peer)).collect()
-            }
+            Self::CreatePermission { peers } => peers.iter().map(|&peer| wire::peer_address(peer)).collect(),
             Self::ChannelBind { number, peer } => {
                 let number = number.map(wire::channel_number);
                 number.into_iter().chain(peer.map(|peer| wire::peer_address(peer))).collect()

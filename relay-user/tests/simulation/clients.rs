@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rand::{RngExt, seq::IndexedRandom};
+use relay_user::turn::Family;
 
 use crate::{
     ask::{Allocate, Ask, Flaw, Sent},
@@ -44,11 +45,12 @@ impl World {
             25..33 => Ask::Refresh { lifetime: Some(0), family: self.family(0.3) },
             33..62 => {
                 let peers = *[0, 1, 1, 1, 1, 1, 2, 3].choose(&mut self.rng).unwrap();
-                Ask::CreatePermission { peers: (0..peers).map(|_| self.peer()).collect() }
+                Ask::CreatePermission { peers: (0..peers).map(|_| self.peer(client)).collect() }
             }
             _ => self.channel_bind(client),
         };
-        let flaw = if self.rng.random_bool(0.1) { *Flaw::ALL.choose(&mut self.rng).unwrap() } else { Flaw::None };
+        let flaw =
+            if self.rng.random_bool(0.1) { *Flaw::ALL.choose(&mut self.rng).unwrap() } else { Flaw::None };
         if self.rng.random_bool(0.03) {
             by.user = USERS.choose(&mut self.rng).unwrap();
         }
@@ -94,10 +96,10 @@ impl World {
             0..8 => {
                 let is_free = |number: &u16| bound.iter().all(|b| b.0 != *number);
                 let free: Vec<_> = CHANNELS.into_iter().filter(is_free).collect();
-                (free.choose(&mut self.rng).copied().unwrap_or(CHANNELS[0]), self.peer())
+                (free.choose(&mut self.rng).copied().unwrap_or(CHANNELS[0]), self.peer(client))
             }
-            8 => (self.rng.random(), self.peer()),
-            _ => (*CHANNELS.choose(&mut self.rng).unwrap(), self.peer()),
+            8 => (self.rng.random(), self.peer(client)),
+            _ => (*CHANNELS.choose(&mut self.rng).unwrap(), self.peer(client)),
         };
         let is_given = |world: &mut Self| world.rng.random_bool(0.98);
         Ask::ChannelBind { number: is_given(self).then_some(number), peer: is_given(self).then_some(peer) }
@@ -110,17 +112,29 @@ impl World {
         channels.map(|(&number, &(peer, _))| (number, peer)).collect()
     }
 
-    /// A peer outside, a relayed address of this server, or an address that is no peer.
-    pub fn peer(&mut self) -> SocketAddr {
-        let is_ipv6 = self.rng.random_bool(0.3);
+    /// A peer outside, a relayed address of this server, or an address that is no peer; mostly of a family that
+    /// the client has a relayed address of.
+    pub fn peer(&mut self, client: usize) -> SocketAddr {
+        let granted = self.model.granted.get(&self.clients[client].five_tuple);
+        let families: Vec<_> =
+            granted.into_iter().flat_map(|granted| granted.relayed.keys().copied()).collect();
+        let family = match families.choose(&mut self.rng) {
+            Some(&family) if self.rng.random_bool(0.95) => family,
+            _ => *Family::ALL.choose(&mut self.rng).unwrap(),
+        };
         match self.rng.random_range(0..20) {
             0..12 => {
                 let last = self.rng.random_range(1..4u8);
-                let ip = if is_ipv6 { [0x2600, 0, 0, 0, 0, 0, 0, last.into()].into() } else { [8, 8, 8, last].into() };
+                let ip = match family {
+                    Family::V4 => [8, 8, 8, last].into(),
+                    Family::V6 => [0x2600, 0, 0, 0, 0, 0, 0, last.into()].into(),
+                };
                 SocketAddr::new(ip, self.peer_port(ip))
             }
             12..18 => {
-                let relay = *self.model.rules.relays.choose(&mut self.rng).unwrap();
+                let relays = &self.model.rules.relays;
+                let same = relays.iter().find(|relay| Family::of(relay.ip) == family);
+                let relay = *same.unwrap_or(&relays[0]);
                 let ip = if self.rng.random() { relay.ip } else { relay.external };
                 SocketAddr::new(ip, self.peer_port(ip))
             }
@@ -136,7 +150,7 @@ impl World {
         let ips: Vec<_> = relayed.flat_map(|relayed| relayed.permissions.keys().copied()).collect();
         match ips.choose(&mut self.rng) {
             Some(&ip) if self.rng.random_bool(0.7) => SocketAddr::new(ip, self.peer_port(ip)),
-            _ => self.peer(),
+            _ => self.peer(client),
         }
     }
 

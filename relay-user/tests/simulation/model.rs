@@ -229,7 +229,9 @@ impl Model {
         if !serves(ask.family.unwrap_or(1)) {
             return one(440);
         }
-        if ask.additional.is_some_and(|family| family != 2) || ask.additional.is_some() && ask.even == Some(true) {
+        if ask.additional.is_some_and(|family| family != 2)
+            || ask.additional.is_some() && ask.even == Some(true)
+        {
             return one(400);
         }
         let wanted = if ask.even == Some(true) { 2 } else { 1 };
@@ -377,8 +379,11 @@ impl Model {
     fn allocated(&mut self, now: u64, sent: &Sent, ask: &Allocate, response: &Message) -> &'static str {
         assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "TURN-080");
         let token = response.attribute(0x0022).map(|token| token.try_into().expect("TURN-068"));
-        let missing = response.attribute(0x8001).map(|value| (value[0], u16::from(value[2]) * 100 + u16::from(value[3])));
-        let addresses: Vec<_> = response.addresses(0x0016).into_iter().map(|address| self.local_form(address)).collect();
+        let missing = response
+            .attribute(0x8001)
+            .map(|value| (value[0], u16::from(value[2]) * 100 + u16::from(value[3])));
+        let addresses: Vec<_> =
+            response.addresses(0x0016).into_iter().map(|address| self.local_form(address)).collect();
 
         if let Some(granted) = self.granted.get(&sent.by.five_tuple) {
             let same = granted.relayed.values().map(|relayed| relayed.address);
@@ -398,7 +403,10 @@ impl Model {
                 "allocate: created from a reservation"
             }
             None => {
-                assert!(addresses.iter().all(|&address| self.is_free(address)), "TURN-026, TURN-071: {addresses:?}");
+                assert!(
+                    addresses.iter().all(|&address| self.is_free(address)),
+                    "TURN-026, TURN-071: {addresses:?}"
+                );
                 match (ask.even, ask.additional, addresses.len()) {
                     (Some(true), ..) => "allocate: created, with the next port reserved",
                     (_, Some(_), 1) => "allocate: created, one family of two",
@@ -414,7 +422,8 @@ impl Model {
         if let Some(token) = token {
             let address = SocketAddr::new(addresses[0].ip(), addresses[0].port() + 1);
             assert!(self.is_free(address), "TURN-071: {address}");
-            let reservation = Reservation { address, username: sent.by.user.name, expires: now + HELD * SECOND };
+            let reservation =
+                Reservation { address, username: sent.by.user.name, expires: now + HELD * SECOND };
             self.reservations.insert(token, reservation);
         }
         let relayed = |address| Relayed { address, expires, permissions: BTreeMap::new() };
@@ -423,7 +432,10 @@ impl Model {
             Granted {
                 username: sent.by.user.name,
                 transaction: sent.transaction(),
-                relayed: addresses.into_iter().map(|a: SocketAddr| (Family::of(a.ip()), relayed(a))).collect(),
+                relayed: addresses
+                    .into_iter()
+                    .map(|a: SocketAddr| (Family::of(a.ip()), relayed(a)))
+                    .collect(),
                 channels: BTreeMap::new(),
                 token,
                 missing,

@@ -63,7 +63,11 @@ impl World {
         };
         assert!(happened.to_client().all(|(to, _)| to == five_tuple), "TURN-142");
         let indication = Message::parse(happened.datagram());
-        assert_eq!((indication.class, indication.method), (wire::INDICATION, wire::DATA), "TURN-139, TURN-141");
+        assert_eq!(
+            (indication.class, indication.method),
+            (wire::INDICATION, wire::DATA),
+            "TURN-139, TURN-141"
+        );
         assert_eq!(indication.address(0x0012), peer, "TURN-140");
         assert_eq!(indication.attribute(0x8004).unwrap()[2..4], [error.kind, error.code], "TURN-139");
         assert!(!indication.has(0x0013), "TURN-139");

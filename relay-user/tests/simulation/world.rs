@@ -11,8 +11,8 @@ use crate::{
     check,
     model::{Model, Relay, Rules, Verdict},
     pair::{
-        Algorithm, Auth, HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, RELAY_IP, USER,
-        seconds,
+        Algorithm, Auth, HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, RELAY_IP,
+        USER, seconds,
     },
     tally::Tally,
     wire::{self, Builder, Message},
@@ -102,7 +102,8 @@ impl World {
         self.next_port += 1;
         let is_ipv6 = self.rng.random_bool(0.3);
         let last = self.rng.random_range(1..5u8);
-        let ip = if is_ipv6 { [0x2a0a, 3, 0, 0, 0, 0, 0, last.into()].into() } else { [203, 0, 113, last].into() };
+        let ip =
+            if is_ipv6 { [0x2a0a, 3, 0, 0, 0, 0, 0, last.into()].into() } else { [203, 0, 113, last].into() };
         let five_tuple = FiveTuple {
             client: ClientAddr(SocketAddr::new(ip, self.next_port)),
             server: ServerAddr(if is_ipv6 { LISTENER_IPV6 } else { LISTENER }.parse().unwrap()),
@@ -123,13 +124,13 @@ impl World {
         let client = self.rng.random_range(0..self.clients.len());
         match self.rng.random_range(0..100) {
             0..50 => self.act(client),
-            50..58 => self.deliver_delayed(),
-            58..66 => self.channel_data(client),
-            66..72 => self.send(client),
-            72..80 => self.peer_sends(client),
-            80..83 => self.icmp(client),
-            83..91 => self.time_passes(),
-            91..99 => self.hostile(client),
+            50..54 => self.deliver_delayed(),
+            54..64 => self.channel_data(client),
+            64..71 => self.send(client),
+            71..80 => self.peer_sends(client),
+            80..84 => self.icmp(client),
+            84..95 => self.time_passes(),
+            95..99 => self.hostile(client),
             _ => self.fault(),
         }
         self.settle();
@@ -243,7 +244,8 @@ impl World {
             if !had_fault {
                 let (families, missing) = self.model.expected_families(ask);
                 assert_eq!(response.addresses(0x0016).len(), families.len(), "TURN-055, TURN-056: {sent:?}");
-                let error = response.attribute(0x8001).map(|e| (e[0], u16::from(e[2]) * 100 + u16::from(e[3])));
+                let error =
+                    response.attribute(0x8001).map(|e| (e[0], u16::from(e[2]) * 100 + u16::from(e[3])));
                 assert_eq!(error, missing, "TURN-055");
             }
         }
