@@ -14,6 +14,7 @@ pub mod lab_command;
 pub mod privilege;
 pub mod process;
 pub mod run;
+pub mod soak;
 pub mod test;
 pub mod turn_client;
 pub mod wait;

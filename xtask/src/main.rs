@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use xtask::{build, ci, conformance, lab_command, run, test};
+use xtask::{build, ci, conformance, lab_command, run, soak, test};
 
 /// Turnpike's developer commands.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Test(test::Arguments),
     /// What a change has to pass: formatting, lints and documentation, then every test.
     Ci(ci::Arguments),
+    /// Let two browsers call each other through the lab's relay for longer than any lifetime, and judge what was lost.
+    Soak(soak::Arguments),
     /// Write docs/conformance.md: every requirement of the RFCs with its tests, or the reason why there is none.
     Conformance(conformance::Arguments),
     /// Build the lab and keep it until Ctrl-C, to try things in it by hand.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Test(arguments) => test::command(&arguments),
         Command::Ci(arguments) => ci::command(&arguments),
+        Command::Soak(arguments) => soak::command(&arguments),
         Command::Conformance(arguments) => conformance::command(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab_command::command(&arguments).map(|()| ExitCode::SUCCESS),
     };

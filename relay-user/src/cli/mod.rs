@@ -4,6 +4,7 @@ mod check;
 mod detach;
 mod log;
 mod options;
+mod privileges;
 mod run;
 mod server;
 mod sessions;

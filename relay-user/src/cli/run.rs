@@ -12,7 +12,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{log, options::ServerOptions, server};
+use super::{log, options::ServerOptions, privileges, server};
 use crate::{
     control::{
         admin::{self, AdminSocket},
@@ -61,6 +61,10 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
         .map(|&address| Endpoint::listener(address))
         .collect::<Result<_, _>>()?;
     let server = server::build(&configuration)?;
+    // The socket's directory may be anybody's; from here on nothing takes more, and the datapath starts a thread.
+    if let Err(error) = privileges::drop_capabilities() {
+        tracing::warn!("privileges that serving does not take are kept: {error}");
+    }
     let opened = datapath::open(XdpOptions {
         interfaces: configuration.interfaces.clone(),
         mode: configuration.datapath,

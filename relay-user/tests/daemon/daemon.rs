@@ -1,7 +1,7 @@
 //! Starts the real binary and stops it again, whatever happens to the test.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::unix::net::UnixStream,
@@ -114,6 +114,17 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The capabilities that any thread of the daemon has in a set, as `/proc/PID/status` names it.
+    pub(crate) fn capabilities(&self, set: &str) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let masks = threads.map(|thread| {
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+            u64::from_str_radix(mask.expect(set).trim(), 16).unwrap()
+        });
+        masks.fold(0, |all, mask| all | mask)
     }
 
     pub(crate) fn admin_socket(&self) -> PathBuf {

@@ -411,6 +411,9 @@ fn check_tells_a_running_or_crashed_turnpike_from_a_foreign_program() {
     assert_eq!(daemon.json("status")["datapath"]["mode"], "xdp-native");
     let (ended, _, log) = daemon.stop(Signal::SIGTERM);
     assert!(ended.success(), "{log}");
+    let pinned = bpffs.path().join("turnpike");
+    let left = pinned.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// In a thread of its own, since it changes the thread's namespace.
@@ -464,6 +467,12 @@ fn relays_in_the_kernel(mode: &str) {
         }
     }
     assert!(namespace::link("relc").contains("prog/xdp"), "{}", namespace::link("relc"));
+    // NET_BIND_SERVICE, NET_ADMIN, NET_RAW, PERFMON and BPF.
+    const NEEDED: u64 = 1 << 10 | 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(daemon.capabilities(set) & !NEEDED, 0, "{set}");
+    }
+    assert_eq!(daemon.capabilities("CapEff"), NEEDED);
 
     let (ended, _, log) = daemon.stop(Signal::SIGTERM);
     assert!(ended.success(), "{log}");

@@ -44,7 +44,7 @@ fn assert_challenge(response: &Message, code: u16) {
 }
 
 #[test]
-fn stun_083_084_turn_001_033_034_no_integrity_attribute_gives_401_with_realm_and_nonce() {
+fn stun_083_084_085_turn_001_033_034_no_integrity_attribute_gives_401_with_realm_and_nonce() {
     let mut pair = Pair::new();
     let nonce = nonce(&mut pair);
     for method in METHODS {
@@ -69,7 +69,7 @@ fn stun_086_087_missing_attributes_give_a_bare_400() {
 }
 
 #[test]
-fn stun_092_093_unknown_user_gives_401() {
+fn stun_072_073_092_093_unknown_user_gives_401() {
     let mut pair = Pair::new();
     let nonce = nonce(&mut pair);
     let key = wire::long_term_key("mallory", REALM, PASSWORD);

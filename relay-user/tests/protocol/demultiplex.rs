@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn mux_001_002_003_005_006_009_010_only_stun_and_channel_data_are_heard() {
+fn mux_001_002_003_005_006_007_009_010_only_stun_and_channel_data_are_heard() {
     let mut pair = Pair::new();
     pair.allocate(0);
     for first in 0..=255 {

@@ -1,6 +1,6 @@
 //! ICMP errors: those relayed to clients (RFC 8656 section 11.5), and those the server makes (RFC 792, RFC 4443).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use relay_common::checksum;
 use relay_user::turn::{
@@ -8,6 +8,7 @@ use relay_user::turn::{
 };
 
 use crate::{
+    ip_header::Path,
     pair::{CHANNEL, Happened, LISTENER, PEER, Pair, RELAY_IP, seconds},
     wire::{self, Message},
 };
@@ -248,4 +249,97 @@ fn an_error_names_the_addresses_that_were_on_the_wire_here_for_the_nat_to_transl
     assert_eq!(message.source, relayed.ip());
     let (_, _, _, quoted) = parse_v4(message);
     assert_eq!(quoted[16..20], [192, 0, 2, 1]);
+}
+
+const BOTH_V6: (Family, Family) = (Family::V6, Family::V6);
+
+/// An ICMPv6 error, taken apart as [`parse_v4`] does.
+fn parse_v6(message: &IcmpMessage) -> (u8, u8, u32, &[u8]) {
+    let (IpAddr::V6(source), IpAddr::V6(destination)) = (message.source, message.destination) else {
+        panic!("{message:?}");
+    };
+    let bytes = &message.bytes;
+    let mut pseudo = [source.octets(), destination.octets()].concat();
+    pseudo.extend((bytes.len() as u32).to_be_bytes());
+    pseudo.extend([0, 0, 0, 58]);
+    assert_eq!(checksum::of(bytes, u64::from(!checksum::of(&pseudo, 0))), 0, "ICMP-007");
+    (bytes[0], bytes[1], u32::from_be_bytes(bytes[4..8].try_into().unwrap()), &bytes[8..])
+}
+
+#[test]
+fn turn_134_143_icmpv6_types_1_to_3_are_relayed_with_any_code_and_no_others() {
+    let mut path = Path::new(BOTH_V6);
+    for kind in 0..=255 {
+        for code in [0, 4, 200] {
+            let happened = path.pair.icmp(path.relayed, path.peer, (kind, code, 0));
+            assert_eq!(!happened.is_silence(), matches!(kind, 1..=3), "{kind}/{code}");
+        }
+    }
+}
+
+#[test]
+fn turn_139_140_238_an_icmpv6_error_names_the_peer_and_packet_too_big_the_mtu() {
+    let mut path = Path::new((Family::V4, Family::V6));
+    for (error, error_data) in [((1, 4, 1400), 0), ((2, 0, 1400), 1400), ((3, 0, 1400), 0)] {
+        let happened = path.pair.icmp(path.relayed, path.peer, error);
+        let indication = Message::parse(happened.datagram());
+        assert_eq!(indication.address(0x0012), path.peer.parse().unwrap());
+        let mut expected = vec![0, 0, error.0, error.1];
+        expected.extend(u32::to_be_bytes(error_data));
+        assert_eq!(indication.attribute(0x8004), Some(&expected[..]));
+    }
+    let other_family = path.pair.icmp(path.relayed, PEER, (3, 3, 0));
+    assert!(other_family.is_silence(), "no IPv4 packet left from there");
+}
+
+#[test]
+fn turn_188_198_icmp_002_006_007_a_hop_limit_that_would_reach_0_is_answered_with_time_exceeded() {
+    for families in [BOTH_V6, (Family::V6, Family::V4)] {
+        let mut path = Path::new(families);
+        let datagram = wire::channel_data(CHANNEL, &[7; 1400]);
+        let meta = IpMeta { dont_fragment: None, ..LAST_HOP };
+        let happened = path.pair.deliver_with(0, meta, &datagram);
+        assert!(happened.is_silence());
+        let message = happened.icmp().expect("an answer");
+        let five_tuple = path.pair.clients[0].five_tuple;
+        assert_eq!(message.source, five_tuple.server.0.ip());
+        assert_eq!(message.destination, five_tuple.client.0.ip());
+        let (kind, code, word, quoted) = parse_v6(message);
+        assert_eq!((kind, code, word), (3, 0, 0));
+        assert_eq!(40 + 8 + quoted.len(), 1280, "as much as fits");
+        assert_eq!(quoted[..8], [0x6b, 0x80, 0, 0, 5, 132, 17, 1]);
+        assert_eq!(quoted[40..44], [4000u16.to_be_bytes(), 3478u16.to_be_bytes()].concat());
+        assert_eq!(quoted[48..], datagram[..quoted.len() - 48]);
+    }
+    let mut path = Path::new(BOTH_V6);
+    let happened = path.pair.peer_sends_with(path.relayed, path.peer, LAST_HOP, b"x");
+    let message = happened.icmp().expect("an answer");
+    assert_eq!(message.source, path.relayed.ip());
+    assert_eq!(parse_v6(message).3.len(), 49, "all there is");
+}
+
+#[test]
+fn turn_191_192_203_icmp_010_packet_too_big_tells_the_mtu_less_48_to_a_peer() {
+    let mut path = Path::new(BOTH_V6);
+    let five_tuple = path.pair.clients[0].five_tuple;
+    let (client, listener) = (five_tuple.client.0, five_tuple.server.0);
+    let from_client = Received { meta: IpMeta::default(), ..received(client, listener, false) };
+    let from_peer = Received { source: path.peer.parse().unwrap(), destination: path.relayed, ..from_client };
+    for (received, less) in [(from_client, 0), (from_peer, 48)] {
+        for link in Family::ALL {
+            let happened = path.pair.too_big(&received, link, 1400);
+            let (kind, code, mtu, _) = parse_v6(happened.icmp().expect("an answer"));
+            assert_eq!((kind, code, mtu), (2, 0, 1400 - less));
+        }
+    }
+}
+
+#[test]
+fn icmp_003_no_icmpv6_error_for_a_source_that_is_not_one_host() {
+    let mut path = Path::new(BOTH_V6);
+    let listener = path.pair.clients[0].five_tuple.server.0;
+    for source in ["[::]:1", "[::1]:1", "[ff02::1]:1", "[::ffff:8.8.8.8]:1"] {
+        let received = received(source.parse().unwrap(), listener, true);
+        assert!(path.pair.too_big(&received, Family::V6, 1400).outputs.is_empty(), "{source}");
+    }
 }

@@ -14,6 +14,7 @@ mod demultiplex;
 mod dual_stack;
 mod flows;
 mod hairpin;
+mod holes;
 mod icmp;
 mod ip_header;
 mod pair;

@@ -1,7 +1,7 @@
 //! What holds for every STUN message (RFC 8489 sections 6 and 14), and Binding.
 
 use crate::{
-    pair::{PEER, Pair},
+    pair::{Auth, Happened, PEER, Pair, REALM, USER},
     wire::{self, Builder, Message},
 };
 
@@ -87,7 +87,7 @@ fn stun_019_020_optional_and_unexpected_attributes_are_ignored() {
 }
 
 #[test]
-fn stun_021_144_unknown_required_attributes_are_listed() {
+fn stun_015_021_144_unknown_required_attributes_are_listed() {
     let mut pair = Pair::new();
     let message = binding().attribute(&(0x7ffe, vec![1])).attribute(&(0x0024, vec![0; 4])).build();
     let response = pair.exchange(0, &message);
@@ -143,7 +143,7 @@ fn stun_046_turn_015_fingerprint_is_answered_with_fingerprint() {
     assert!(challenge.has(0x8028));
     let request = Builder::new(wire::REQUEST, wire::ALLOCATE, [2; 12])
         .attribute(&wire::requested_transport(17))
-        .credentials(crate::pair::USER, crate::pair::REALM, challenge.attribute(0x0015).unwrap())
+        .credentials(USER, REALM, challenge.attribute(0x0015).unwrap())
         .integrity(&key)
         .fingerprint()
         .build();
@@ -194,4 +194,134 @@ fn stun_010_data_indications_have_new_transaction_ids() {
         let happened = pair.peer_sends(relayed, PEER, b"x");
         assert!(seen.insert(Message::parse(happened.datagram()).transaction));
     }
+}
+
+const ANSWERED: [u16; 5] =
+    [wire::BINDING, wire::ALLOCATE, wire::REFRESH, wire::CREATE_PERMISSION, wire::CHANNEL_BIND];
+
+/// Refused and granted, of every method, for strangers and users.
+fn responses(pair: &mut Pair) -> Vec<(u16, [u8; 12], Happened)> {
+    let mut requests = Vec::new();
+    for method in ANSWERED {
+        requests.push(Builder::new(wire::REQUEST, method, [method as u8; 12]).build());
+        requests.push(pair.build(0, method, &[(0x7ffe, vec![])]));
+    }
+    requests.push(pair.build(0, wire::ALLOCATE, &[wire::requested_transport(17)]));
+    requests.push(pair.build(0, wire::CREATE_PERMISSION, &[wire::peer(PEER)]));
+    requests.push(pair.build(0, wire::CHANNEL_BIND, &[wire::channel_number(0x4000), wire::peer(PEER)]));
+    requests.push(pair.build(0, wire::REFRESH, &[wire::lifetime(0)]));
+    let answer = |request: Vec<u8>| {
+        let method = u16::from_be_bytes([request[0], request[1]]);
+        (method, request[8..20].try_into().unwrap(), pair.deliver(0, &request))
+    };
+    requests.into_iter().map(answer).collect()
+}
+
+#[test]
+fn stun_004_009_030_034_036_039_turn_082_every_response_belongs_to_its_request() {
+    let mut pair = Pair::new();
+    let responses = responses(&mut pair);
+    let mut successes = 0;
+    for (method, transaction, happened) in responses {
+        let [(five_tuple, datagram)] = happened.to_client().collect::<Vec<_>>()[..] else {
+            panic!("one response, not {happened:?}");
+        };
+        assert_eq!(five_tuple, pair.clients[0].five_tuple, "STUN-036: from where it was sent to");
+        assert_eq!(datagram[4..8], [0x21, 0x12, 0xa4, 0x42], "STUN-004");
+        assert_eq!(datagram[8..20], transaction, "STUN-009");
+        let response = Message::parse(datagram);
+        assert_eq!(response.method, method, "STUN-034");
+        assert_eq!(response.has(0x0009), !response.is_success(), "STUN-030");
+        successes += usize::from(response.is_success());
+    }
+    assert_eq!(successes, 5, "Binding and one of each method");
+}
+
+#[test]
+fn stun_016_017_145_147_the_largest_responses_fit_any_path() {
+    for sha256 in [false, true] {
+        let mut pair = Pair::with(|config| {
+            config.software = Some("s".repeat(127));
+            config.realm = "r".repeat(52);
+        });
+        if sha256 {
+            pair.clients[0].auth = Auth::RFC8489;
+        }
+        // More unknown attributes than anybody needs to hear of.
+        let unknown: Vec<_> = (0x7000..0x7200).map(|kind| (kind, vec![])).collect();
+        let mut request = pair.build(0, wire::ALLOCATE, &unknown);
+        let largest = pair.exchange(0, &request).len;
+        assert!((240..548).contains(&largest), "{largest} bytes");
+        request = pair.build(0, wire::ALLOCATE, &[wire::requested_transport(17)]);
+        assert!(pair.exchange(0, &request).len < 548);
+    }
+}
+
+#[test]
+fn stun_035_120_130_131_binding_over_ipv6_tells_the_ipv6_address() {
+    let mut pair = Pair::new();
+    let client = pair.add_client("[2001:db8::1:2]:4000");
+    let response = pair.exchange(client, &binding().build());
+    // Cookie and transaction ID over the address, the cookie's first half over the port.
+    let mut expected =
+        vec![0, 2, 0x0f ^ 0x21, 0xa0 ^ 0x12, 0x20 ^ 0x21, 0x01 ^ 0x12, 0x0d ^ 0xa4, 0xb8 ^ 0x42];
+    expected.extend([5, 5, 5, 5, 5, 5, 5, 5, 5, 5 ^ 1, 5, 5 ^ 2]);
+    assert_eq!(response.attribute(0x0020), Some(&expected[..]));
+}
+
+#[test]
+fn stun_125_126_padding_of_any_value_is_accepted() {
+    let mut pair = Pair::new();
+    pair.allocate(0);
+    for padding in [0x00, 0x20, 0xff] {
+        let request = Builder::new(wire::REQUEST, wire::REFRESH, pair.transaction(0))
+            .padded(&(0x8022, b"abcde".to_vec()), padding);
+        let nonce = pair.clients[0].nonce.clone().unwrap();
+        let request = request.credentials(USER, REALM, &nonce).integrity(&pair.key_of(0)).build();
+        assert!(request.windows(4).any(|bytes| bytes == [b'e', padding, padding, padding]));
+        assert!(pair.exchange(0, &request).is_success(), "{padding:#x}");
+    }
+}
+
+#[test]
+fn stun_128_138_fixed_attributes_of_another_length_give_400() {
+    let mut pair = Pair::new();
+    let transport = wire::requested_transport(17);
+    for (kind, length) in [(0x0019, 4), (0x0018, 1), (0x0022, 8), (0x0017, 4), (0x8000, 4), (0x000d, 4)] {
+        for wrong in [length - 1, length + 1] {
+            // First of two: only the first counts (STUN-129).
+            let attributes = [(kind, vec![0; wrong]), transport.clone()];
+            assert_eq!(
+                pair.request(0, wire::ALLOCATE, &attributes).error(),
+                400,
+                "{kind:#06x}: {wrong} bytes"
+            );
+        }
+    }
+    pair.allocate(0);
+    for wrong in [0, 3, 5, 8] {
+        assert_eq!(pair.request(0, wire::REFRESH, &[(0x000d, vec![0; wrong])]).error(), 400);
+        assert_eq!(pair.request(0, wire::REFRESH, &[(0x0017, vec![1; wrong])]).error(), 400);
+        let bind = [(0x000c, vec![0x40; wrong]), wire::peer(PEER)];
+        assert_eq!(pair.request(0, wire::CHANNEL_BIND, &bind).error(), 400);
+    }
+    for wrong in [0, 4, 7, 9, 20] {
+        let peer = (0x0012, [&[0, 1][..], &[7; 18]].concat()[..wrong].to_vec());
+        assert_eq!(pair.request(0, wire::CREATE_PERMISSION, std::slice::from_ref(&peer)).error(), 400);
+        let bind = [wire::channel_number(0x4000), peer];
+        assert_eq!(pair.request(0, wire::CHANNEL_BIND, &bind).error(), 400, "{wrong} bytes");
+    }
+    assert_eq!(pair.server.totals().permissions, 0);
+}
+
+#[test]
+fn stun_129_the_first_of_repeated_attributes_counts() {
+    let mut pair = Pair::new();
+    pair.allocate(0);
+    let twice = [wire::lifetime(900), wire::lifetime(0)];
+    assert_eq!(pair.request(0, wire::REFRESH, &twice).lifetime(), 900);
+    // Credentials too: those that `build` appends come second.
+    let impostor = [(0x0006, b"mallory".to_vec())];
+    assert_eq!(pair.request(0, wire::REFRESH, &impostor).error(), 401);
+    assert_eq!(pair.request(0, wire::REFRESH, &[(0x0015, b"stale".to_vec())]).error(), 438);
 }

@@ -113,6 +113,14 @@ impl Builder {
         self.with_length(0)
     }
 
+    /// An attribute whose padding has this value.
+    pub fn padded(self, attribute: &Attribute, padding: u8) -> Self {
+        let end = self.0.len() + 4 + attribute.1.len();
+        let mut message = self.attribute(attribute);
+        message.0[end..].fill(padding);
+        message
+    }
+
     pub fn attributes(self, attributes: &[Attribute]) -> Self {
         attributes.iter().fold(self, Self::attribute)
     }

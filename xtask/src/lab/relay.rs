@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use super::{LISTENER, Lab, PORT, RELAY_ADDRESS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
+use super::{LISTENER, LISTENER_V6, Lab, PORT, RELAY_ADDRESS, RELAY_CLIENT_NIC, RELAY_PEER_NIC, has_ipv6};
 use crate::{process, wait};
 
 /// How the daemon is started in the lab.
@@ -72,6 +72,14 @@ impl Relay {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if has_ipv6() {
+            command.args(["--listen", &format!("udp://[{LISTENER_V6}]:{PORT}")]).args([
+                "--allow-peer",
+                "fd00:1::/64",
+                "--allow-peer",
+                "fd00:2::/64",
+            ]);
+        }
         let child = command
             .spawn()
             .with_context(|| format!("could not start {}: build it first", options.binary.display()))?;
@@ -123,6 +131,21 @@ impl Relay {
     /// Its process.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        let directory = format!("/proc/{}/fd", self.pid());
+        Ok(std::fs::read_dir(&directory).with_context(|| format!("could not read {directory}"))?.count())
+    }
+
+    /// Its resident memory.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?.parse()?;
+        Ok(kib * 1024)
     }
 
     /// The log file.

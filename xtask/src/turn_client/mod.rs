@@ -295,6 +295,20 @@ impl TurnClient {
     }
 }
 
+/// The data of a ChannelData message (RFC 8656 section 12.4; channel numbers as in RFC 5766 section 11).
+pub fn channel_data(datagram: &[u8]) -> Option<&[u8]> {
+    let (header, rest) = datagram.split_first_chunk::<4>()?;
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    matches!(header[0], 0x40..=0x7F).then(|| rest.get(..length))?
+}
+
+/// The data of a Send or Data indication.
+pub fn indication_data(datagram: &[u8]) -> Option<&[u8]> {
+    let message = Message::parse(datagram)?;
+    let is_data = message.is(Class::Indication, Method::Send) || message.is(Class::Indication, Method::Data);
+    is_data.then(|| message.attribute(attribute::DATA))?
+}
+
 /// The peer's data in a datagram from the server, if that is what it is.
 fn data(datagram: &[u8]) -> Option<Received> {
     if let Some(message) = Message::parse(datagram) {

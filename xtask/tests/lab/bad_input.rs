@@ -14,7 +14,7 @@ const ROUNDS: u32 = 4000;
 /// So many rounds are answered before the next ones are sent, lest the socket buffers hide them from the daemon.
 const BATCH: u32 = 32;
 /// What the daemon may grow by, for whatever it keeps of its own accord.
-const MAX_GROWTH_KIB: u64 = 32 * 1024;
+const MAX_GROWTH: u64 = 32 << 20;
 
 on_each_datapath!(garbage);
 
@@ -27,7 +27,7 @@ fn garbage(datapath: Datapath) {
     let (stranger, _) = scene.peer(PEERS[1]);
     client.channel_bind(0x4000, peer_address).expect("ChannelBind succeeds");
     let mut newcomer = Newcomer::new(bind(scene.lab.client(), (CLIENTS[1], 0)));
-    let resident_before = resident_kib(&scene);
+    let resident_before = scene.relay.resident_bytes().expect("the daemon runs");
 
     for round in 0..ROUNDS {
         newcomer.send(&random.datagram());
@@ -50,8 +50,8 @@ fn garbage(datapath: Datapath) {
     assert!(scene.relay.is_running(), "{}", scene.relay.log_tail());
     let status = scene.relay.status().expect("the relay answers");
     assert_eq!((status.allocations, status.channels), (1, 1), "{status:?}");
-    let grown = resident_kib(&scene).saturating_sub(resident_before);
-    assert!(grown <= MAX_GROWTH_KIB, "the daemon has grown by {grown} KiB");
+    let grown = scene.relay.resident_bytes().expect("the daemon runs").saturating_sub(resident_before);
+    assert!(grown <= MAX_GROWTH, "the daemon has grown by {grown} bytes");
     scene.assert_serves();
 }
 
@@ -98,15 +98,6 @@ fn send(socket: &UdpSocket, datagram: &[u8], to: Option<SocketAddr>) {
         Some(address) => socket.send_to(datagram, address),
         None => socket.send(datagram),
     };
-}
-
-/// The daemon's resident memory.
-fn resident_kib(scene: &Scene) -> u64 {
-    let path = format!("/proc/{}/status", scene.relay.pid());
-    let status = std::fs::read_to_string(path).expect("the daemon runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let value = line.and_then(|line| line.split_whitespace().next()).and_then(|value| value.parse().ok());
-    value.expect("VmRSS is a number of KiB")
 }
 
 /// xorshift64*: the same datagrams in each run.

@@ -1,14 +1,8 @@
 //! A call between two browsers, the client's media relayed.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Stdio;
-
-use serde::Deserialize;
-use serde_json::json;
-use xtask::browser::{self, Browser};
-use xtask::lab::{Namespace, PEERS, RELAY_ADDRESS};
-use xtask::{process, workspace};
+use xtask::browser::{self, Browser, Call, Report, Side};
+use xtask::lab::{PEERS, RELAY_ADDRESS};
+use xtask::process;
 
 use crate::capture::{Captured, Captures};
 use crate::scene::{Datapath, PASSWORD, SERVER, Scene, USER};
@@ -35,7 +29,7 @@ fn short_userspace() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn firefox_xdp_native() {
-    let (_, report, captured) = call("firefox", Datapath::XdpNative, browser::firefox(), 10);
+    let (_scene, report, captured) = call("firefox", Datapath::XdpNative, browser::firefox(), 10);
     for side in [&report.client, &report.peer] {
         for end in &side.inbound {
             let start = side.inbound_at_start.iter().find(|start| start.kind == end.kind);
@@ -92,8 +86,8 @@ fn call(
     assert_eq!(report.client.local_candidate_type, "relay");
     assert_eq!(report.client.relay_protocol.as_deref(), Some("udp"));
     assert_eq!(report.peer.remote_candidate_type, "relay");
-    report.client.assert_media(seconds);
-    report.peer.assert_media(seconds);
+    assert_media(&report.client, seconds);
+    assert_media(&report.peer, seconds);
 
     let (fast, slow) = (status.fast_path, status.slow_path);
     let down =
@@ -106,70 +100,31 @@ fn call(
     (scene, report, captured)
 }
 
-/// What both browsers say at the end.
-#[derive(Debug, Deserialize)]
-struct Report {
-    client: Side,
-    peer: Side,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Side {
-    local_candidate_type: String,
-    relay_protocol: Option<String>,
-    remote_candidate_type: String,
-    inbound: Vec<Inbound>,
-    /// The same, when ICE and DTLS were done.
-    inbound_at_start: Vec<Inbound>,
-}
-
-/// An `inbound-rtp` report. `packets_lost` can be negative: duplicates count against it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Inbound {
-    kind: String,
-    packets_received: i64,
-    packets_lost: i64,
-    frames_decoded: Option<u64>,
-}
-
-impl Side {
-    /// Video was seen, audio heard, and at most one packet in a thousand lost.
-    fn assert_media(&self, seconds: u64) {
-        for kind in ["audio", "video"] {
-            let inbound = self.inbound.iter().find(|inbound| inbound.kind == kind);
-            let inbound = inbound.unwrap_or_else(|| panic!("no {kind} came in: {self:?}"));
-            let expected = inbound.packets_received + inbound.packets_lost;
-            assert!(inbound.packets_received > 0, "{inbound:?}");
-            assert!(inbound.packets_lost * 1000 <= expected, "{inbound:?}");
-            // A busy machine may not keep up with the camera; one frame a second it does.
-            assert!(kind == "audio" || inbound.frames_decoded >= Some(seconds), "{inbound:?}");
-        }
+/// Video was seen, audio heard, and at most one packet in a thousand lost.
+fn assert_media(side: &Side, seconds: u64) {
+    for kind in ["audio", "video"] {
+        let inbound = side.inbound.iter().find(|inbound| inbound.kind == kind);
+        let inbound = inbound.unwrap_or_else(|| panic!("no {kind} came in: {side:?}"));
+        let expected = inbound.packets_received + inbound.packets_lost;
+        assert!(inbound.packets_received > 0, "{inbound:?}");
+        assert!(inbound.packets_lost * 1000 <= expected, "{inbound:?}");
+        // A busy machine may not keep up with the camera; one frame a second it does.
+        assert!(kind == "audio" || inbound.frames_decoded >= Some(seconds), "{inbound:?}");
     }
 }
 
-/// Runs a call: driver and client browser in the client's namespace, a Chromium in the peer's.
 fn run_browsers(scene: &Scene, client: &Browser, seconds: u64) -> Report {
     let peer = browser::chromium().expect("Chromium is installed");
-    let launcher = scene.artifacts.join("peer-browser");
-    write_launcher(&launcher, scene.lab.peer(), &peer.path);
-    let arguments = json!({
-        "client": client,
-        "peer": Browser { path: launcher, ..peer },
-        "iceServer": { "urls": format!("turn:{SERVER}"), "username": USER, "credential": PASSWORD },
-        "seconds": seconds,
-    });
-    let mut driver = scene.lab.client().command("node");
-    driver.arg(workspace::browser_dir().join("call.mjs")).arg(arguments.to_string()).stdin(Stdio::null());
+    let call = Call {
+        lab: &scene.lab,
+        server: SERVER,
+        credentials: (USER, PASSWORD),
+        client,
+        peer: &peer,
+        seconds,
+        artifacts: &scene.artifacts,
+    };
+    let mut driver = call.command().expect("artifacts can be written");
     let report = process::output(&mut driver).expect("the browsers can call each other");
-    serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error} in {report}"))
-}
-
-/// A script that starts a browser in another namespace: Playwright starts programs by their path.
-fn write_launcher(path: &Path, namespace: &Namespace, browser: &Path) {
-    let browser = browser.display();
-    let script = format!("#!/bin/sh\nexec nsenter --net=/run/netns/{} {browser} \"$@\"\n", namespace.name());
-    std::fs::write(path, script).expect("artifacts can be written");
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the script is ours");
+    Report::parse(&report).expect("the driver prints a report")
 }

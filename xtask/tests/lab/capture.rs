@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pcap_file::pcap::PcapReader;
 use xtask::lab::{CLIENT_NIC, CLIENTS, Lab, Namespace, PEER_NIC, PEERS};
-use xtask::turn_client::message::{Class, Message, Method, attribute};
+use xtask::turn_client::{channel_data, indication_data};
 use xtask::{process, wait};
 
 use crate::scene::{PATIENCE, bind};
@@ -217,20 +217,6 @@ fn total<'a>(data: impl Iterator<Item = &'a [u8]>) -> Total {
         packets: total.packets + 1,
         bytes: total.bytes + data.len() as u64,
     })
-}
-
-/// The data of a ChannelData message (RFC 8656 section 12.4; channel numbers as in RFC 5766 section 11).
-fn channel_data(payload: &[u8]) -> Option<&[u8]> {
-    let (header, rest) = payload.split_first_chunk::<4>()?;
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    matches!(header[0], 0x40..=0x7F).then(|| rest.get(..length))?
-}
-
-/// The data of a Send or Data indication.
-fn indication_data(payload: &[u8]) -> Option<&[u8]> {
-    let message = Message::parse(payload)?;
-    let is_data = message.is(Class::Indication, Method::Send) || message.is(Class::Indication, Method::Data);
-    is_data.then(|| message.attribute(attribute::DATA))?
 }
 
 fn parse(frame: &[u8]) -> Packet {

@@ -68,7 +68,8 @@ fn room_comes_back_xdp_native() {
 fn room_comes_back(datapath: Datapath) {
     let scene = Scene::with_config("waves", datapath, &format!("max_flows = {}\n", 2 * MANY));
     let (_peer, address) = scene.peer(PEERS[0]);
-    let files = open_files(&scene);
+    let open_files = || scene.relay.open_files().expect("the relay runs");
+    let files = open_files();
     for wave in 0..5 {
         let mut clients: Vec<_> = (0..MANY).map(|_| bound(&scene, 0, address)).collect();
         // Counters are used again only after a second, so the flows of a quick wave may have to wait.
@@ -85,13 +86,8 @@ fn room_comes_back(datapath: Datapath) {
     let status = scene.relay.status().expect("the relay answers");
     assert_eq!((status.allocations, status.permissions, status.channels), (0, 0, 0));
     // The connection that asked for the status may not be closed yet.
-    wait::until(PATIENCE, || (open_files(&scene) <= files).then_some(()))
-        .unwrap_or_else(|| panic!("{} open files, {files} at the start", open_files(&scene)));
-}
-
-fn open_files(scene: &Scene) -> usize {
-    let directory = format!("/proc/{}/fd", scene.relay.pid());
-    std::fs::read_dir(directory).expect("the relay runs").count()
+    wait::until(PATIENCE, || (open_files() <= files).then_some(()))
+        .unwrap_or_else(|| panic!("{} open files, {files} at the start", open_files()));
 }
 
 /// A client with a channel to the peer.

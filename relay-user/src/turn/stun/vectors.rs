@@ -110,6 +110,28 @@ fn stun_047_048_049_125_126_130_133_writer_agrees_with_the_sample_response() {
     assert!(message.has_fingerprint());
 }
 
+/// Wherever it begins in memory, and whatever lies around it (VEC-001, VEC-003).
+#[test]
+fn a_message_reads_the_same_at_every_alignment() {
+    for sample in [REQUEST, IPV6_RESPONSE] {
+        let whole = bytes(sample);
+        let expected: Vec<_> = parse(&whole).unwrap().attributes().collect();
+        for offset in 0..16 {
+            for filling in [0x00, 0xff] {
+                let mut buffer = vec![filling; offset];
+                buffer.extend(&whole);
+                buffer.extend([filling; 16]);
+                let message = parse(&buffer[offset..]).unwrap();
+                assert_eq!(message.attributes().collect::<Vec<_>>(), expected);
+                assert_eq!(message.verify(SHORT_TERM_PASSWORD), Integrity::Valid);
+                assert!(message.has_fingerprint());
+                let mapped = message.xor_address(AttributeType::XOR_MAPPED_ADDRESS);
+                assert_eq!(mapped, parse(&whole).unwrap().xor_address(AttributeType::XOR_MAPPED_ADDRESS));
+            }
+        }
+    }
+}
+
 #[test]
 fn stun_107_any_changed_bit_of_a_protected_message_shows() {
     let whole = bytes(LONG_TERM_REQUEST);

@@ -1,6 +1,7 @@
 //! coturn's test client and peer, with captures on both sides: everything is echoed, the kernel forwards all
 //! but the first packets of channels, and the counters are exact.
 
+mod flags;
 mod hostile;
 
 use std::net::IpAddr;

@@ -1,10 +1,14 @@
-//! The browsers of the browser tests.
+//! The browsers of the browser tests and the soak, and their calls.
+
+mod call;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::{process, workspace};
+
+pub use call::{Call, Inbound, Report, Side};
 
 /// Names under which Chromium may be installed.
 pub const CHROMIUM: &[&str] = &["chromium", "google-chrome", "google-chrome-stable"];
