@@ -211,7 +211,7 @@ impl Ask {
             Self::CreatePermission { peers } => peers.iter().map(|&peer| wire::peer_address(peer)).collect(),
             Self::ChannelBind { number, peer } => {
                 let number = number.map(wire::channel_number);
-                number.into_iter().chain(peer.map(|peer| wire::peer_address(peer))).collect()
+                number.into_iter().chain(peer.map(wire::peer_address)).collect()
             }
         }
     }

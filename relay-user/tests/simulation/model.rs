@@ -308,15 +308,18 @@ impl Model {
             Peer::Hairpin(local) => local,
             Peer::Outside | Peer::Forbidden => peer,
         };
-        if granted.channels.iter().any(|(&bound, &(to, _))| (bound == number) != (to == local)) {
-            // Policy is asked by the letter last, but which of two refusals comes is nobody's concern.
-            return Some(if kind == Peer::Forbidden { vec![400, 403] } else { vec![400] });
-        }
-        if !granted.relayed.contains_key(&Family::of(peer.ip())) {
-            return one(443);
-        }
-        if kind == Peer::Forbidden {
-            return one(403);
+        // Where more than one of these holds, which of them the client hears of is nobody's concern.
+        let conflicts = |(&bound, &(to, _)): (&u16, &(SocketAddr, u64))| (bound == number) != (to == local);
+        let refusals: Vec<_> = [
+            (granted.channels.iter().any(conflicts), 400),
+            (!granted.relayed.contains_key(&Family::of(peer.ip())), 443),
+            (kind == Peer::Forbidden, 403),
+        ]
+        .into_iter()
+        .filter_map(|(holds, code)| holds.then_some(code))
+        .collect();
+        if !refusals.is_empty() {
+            return Some(refusals);
         }
         let is_full = granted.permission(local.ip()).is_none()
             && granted.permission_count() >= self.rules.permissions
