@@ -8,27 +8,53 @@ use std::{
 };
 
 use arbitrary::{Arbitrary, Unstructured};
-use relay_user::turn::{OpenError, Output, Session};
+use relay_user::turn::{
+    Config, Family, IcmpError, IpMeta, OpenError, Output, PeerAddr, Received, RelayedAddr, ServerAddr,
+    Session,
+};
 
 use crate::{
-    pair::{HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, RELAY_IP, USER},
+    pair::{
+        Algorithm, Auth, HOST_IP, Happened, LISTENER, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, RELAY_IP,
+        USER,
+    },
     wire::{self, Builder, Message},
 };
 
-const CLIENTS: u8 = 3;
+const CLIENTS: [&str; 3] = ["203.0.113.1:4000", "203.0.113.2:4000", "[2a0a:3::1]:4000"];
+const RELAY_IPV6: &str = "2a0a:1::1";
+const LISTENER_IPV6: &str = "[2a0a:2::1]:3478";
 const MAX_STEPS: usize = 100;
 
 #[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    strict: bool,
+    limited: bool,
+    steps: Vec<Step<'a>>,
+}
+
+#[derive(Arbitrary, Debug)]
 enum Step<'a> {
-    FromClient { client: u8, bytes: &'a [u8] },
+    FromClient { client: u8, meta: Meta, bytes: &'a [u8] },
     Request { client: u8, method: Method, attributes: Vec<Attribute<'a>> },
     Indication { client: u8, attributes: Vec<Attribute<'a>> },
-    ChannelData { client: u8, channel: u8, data: &'a [u8] },
-    FromPeer { client: u8, peer: Address, data: &'a [u8] },
+    ChannelData { client: u8, channel: u8, meta: Meta, data: &'a [u8] },
+    FromPeer { client: u8, peer: Address, meta: Meta, data: &'a [u8] },
+    Icmp { client: u8, peer: Address, kind: u8, code: u8, mtu: u32 },
+    TooBig { client: u8, meta: Meta, ipv6: bool, mtu: u32, payload: &'a [u8] },
     Advance { seconds: u16 },
     Oversleep { seconds: u16 },
     SwitchUser { client: u8 },
+    SwitchAuth { client: u8, userhash: bool, algorithm: Option<bool>, sha256: bool },
     CannotOpen { other_would_do: bool },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Meta {
+    ttl: Option<u8>,
+    traffic_class: Option<u8>,
+    dont_fragment: Option<bool>,
+    fragmented: bool,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -49,6 +75,8 @@ enum Attribute<'a> {
     Peer(Address),
     Data(&'a [u8]),
     EvenPort(bool),
+    /// The last token that the server gave out.
+    Token,
     Family(bool),
     AdditionalFamily,
     DontFragment,
@@ -58,6 +86,7 @@ enum Attribute<'a> {
 #[derive(Arbitrary, Debug)]
 enum Address {
     Peer {
+        ipv6: bool,
         ip: u8,
         port: u8,
     },
@@ -70,64 +99,167 @@ enum Address {
     V6([u8; 16], u16),
 }
 
-pub fn check(data: &[u8]) {
-    let mut pair = Pair::with(|config| config.relay_ports = 50_000..=50_003);
-    for client in 1..CLIENTS {
-        pair.add_client(&format!("203.0.113.{}:4000", client + 1));
-    }
-    let mut input = Unstructured::new(data);
-    for _ in 0..MAX_STEPS {
-        let Ok(step) = input.arbitrary() else { break };
-        take(&mut pair, &step);
-        if input.is_empty() {
-            break;
-        }
-    }
-    let now = pair.now;
-    pair.server.shutdown(now);
-    pair.drain();
-    assert!(pair.open.is_empty() && pair.flows.is_empty() && pair.server.poll_timeout().is_none());
+/// The server with its clients, and the last token that it gave out.
+struct World {
+    pair: Pair,
+    token: [u8; 8],
 }
 
-fn take(pair: &mut Pair, step: &Step<'_>) {
-    let which = |client: &u8| usize::from(client % CLIENTS);
-    let happened = match step {
-        Step::FromClient { client, bytes } => pair.deliver(which(client), bytes),
-        Step::Request { client, method, attributes } => {
-            let attributes: Vec<_> = attributes.iter().map(|attribute| attribute.written(pair)).collect();
-            let request = pair.build(which(client), method.code(), &attributes);
-            pair.deliver(which(client), &request)
+pub fn check(data: &[u8]) {
+    let Ok(Input { strict, limited, steps }) = Unstructured::new(data).arbitrary() else { return };
+    let mut world = World::new(strict, limited);
+    for step in steps.iter().take(MAX_STEPS) {
+        let happened = world.take(step);
+        world.learn(&happened);
+        justified(&world.pair, &happened);
+    }
+    let Pair { mut server, now, mut open, mut flows, .. } = world.pair;
+    server.shutdown(now);
+    while let Some(output) = server.poll_output() {
+        match output {
+            Output::CloseRelayed { relayed } => assert!(open.remove(&relayed)),
+            Output::RemoveFlow(id) => assert!(flows.remove(&id).is_some()),
+            Output::Event(_) => {}
+            other => panic!("{other:?} at the end"),
         }
-        Step::Indication { client, attributes } => {
-            let attributes: Vec<_> = attributes.iter().map(|attribute| attribute.written(pair)).collect();
-            let send = Builder::new(wire::INDICATION, wire::SEND, [1; 12]).attributes(&attributes);
-            pair.deliver(which(client), &send.build())
+    }
+    assert!(open.is_empty() && flows.is_empty() && server.poll_timeout().is_none());
+}
+
+impl World {
+    fn new(strict: bool, limited: bool) -> Self {
+        let mut pair = Pair::with(|config| configure(config, strict, limited));
+        for (index, client) in CLIENTS.into_iter().enumerate() {
+            if index > 0 {
+                pair.add_client(client);
+            }
+            if pair.clients[index].five_tuple.client.0.is_ipv6() {
+                pair.clients[index].five_tuple.server = ServerAddr(parse(LISTENER_IPV6));
+            }
         }
-        Step::ChannelData { client, channel, data } => {
-            pair.channel_data(which(client), number(*channel), data)
+        Self { pair, token: [0; 8] }
+    }
+
+    fn take(&mut self, step: &Step<'_>) -> Happened {
+        let which = |client: &u8| usize::from(*client) % CLIENTS.len();
+        match step {
+            Step::FromClient { client, meta, bytes } => self.from_client(which(client), *meta, bytes),
+            Step::Request { client, method, attributes } => {
+                let attributes: Vec<_> = attributes.iter().map(|attribute| attribute.written(self)).collect();
+                let request = self.pair.build(which(client), method.code(), &attributes);
+                self.pair.deliver(which(client), &request)
+            }
+            Step::Indication { client, attributes } => {
+                let attributes: Vec<_> = attributes.iter().map(|attribute| attribute.written(self)).collect();
+                let send = Builder::new(wire::INDICATION, wire::SEND, [1; 12]).attributes(&attributes);
+                self.pair.deliver(which(client), &send.build())
+            }
+            Step::ChannelData { client, channel, meta, data } => {
+                self.from_client(which(client), *meta, &wire::channel_data(number(*channel), data))
+            }
+            Step::FromPeer { client, peer, meta, data } => {
+                let peer = peer.resolve(&self.pair);
+                if let Some(relayed) = relayed(&self.pair, which(client), peer.ip()) {
+                    let now = self.pair.now;
+                    self.pair.server.handle_peer(now, relayed, PeerAddr(peer), meta.known(peer.ip()), data);
+                }
+                self.pair.drain()
+            }
+            Step::Icmp { client, peer, kind, code, mtu } => {
+                let peer = peer.resolve(&self.pair);
+                if let Some(relayed) = relayed(&self.pair, which(client), peer.ip()) {
+                    let error = IcmpError { peer: PeerAddr(peer), kind: *kind, code: *code, mtu: *mtu };
+                    self.pair.server.handle_icmp(self.pair.now, relayed, error);
+                }
+                self.pair.drain()
+            }
+            Step::TooBig { client, meta, ipv6, mtu, payload } => {
+                let five_tuple = self.pair.clients[which(client)].five_tuple;
+                let (source, destination) = (five_tuple.client.0, five_tuple.server.0);
+                let received = Received { source, destination, meta: meta.known(source.ip()), payload };
+                let link = if *ipv6 { Family::V6 } else { Family::V4 };
+                self.pair.server.handle_too_big(self.pair.now, &received, link, *mtu);
+                self.pair.drain()
+            }
+            Step::Advance { seconds } => self.pair.advance(Duration::from_secs((*seconds).into())),
+            Step::Oversleep { seconds } => {
+                self.pair.oversleep(Duration::from_secs((*seconds).into()));
+                Happened::default()
+            }
+            Step::SwitchUser { client } => {
+                let client = &mut self.pair.clients[which(client)];
+                let users = [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)];
+                (client.username, client.password) = users[usize::from(client.username == USER)];
+                Happened::default()
+            }
+            Step::SwitchAuth { client, userhash, algorithm, sha256 } => {
+                let algorithm = algorithm.map(|md5| if md5 { Algorithm::Md5 } else { Algorithm::Sha256 });
+                let auth = Auth { userhash: *userhash, algorithm, sha256: *sha256 };
+                self.pair.clients[which(client)].auth = auth;
+                Happened::default()
+            }
+            Step::CannotOpen { other_would_do } => {
+                let error = if *other_would_do { OpenError::Unavailable } else { OpenError::Other };
+                self.pair.open_errors.push_back(error);
+                Happened::default()
+            }
         }
-        Step::FromPeer { client, peer, data } => {
-            let peer = peer.resolve(pair).to_string();
-            relayed(pair, which(client)).map_or_else(Happened::default, |to| pair.peer_sends(to, &peer, data))
+    }
+
+    fn from_client(&mut self, client: usize, meta: Meta, datagram: &[u8]) -> Happened {
+        let five_tuple = self.pair.clients[client].five_tuple;
+        let meta = meta.known(five_tuple.client.0.ip());
+        self.pair.server.handle_client(self.pair.now, five_tuple, meta, datagram);
+        let happened = self.pair.drain();
+        for (_, answer) in happened.to_client().filter(|(to, answer)| *to == five_tuple && answer[0] == 1) {
+            let message = Message::parse(answer);
+            let is_protected = message.has(0x0008) || message.has(0x001c);
+            assert!(is_protected || answer.len() <= (3 * datagram.len()).max(160), "an amplifier");
         }
-        Step::Advance { seconds } => pair.advance(Duration::from_secs((*seconds).into())),
-        Step::Oversleep { seconds } => {
-            pair.oversleep(Duration::from_secs((*seconds).into()));
-            return;
+        happened
+    }
+
+    /// A client reads its answer: a new nonce, a token.
+    fn learn(&mut self, happened: &Happened) {
+        for (to, datagram) in happened.to_client().filter(|(_, datagram)| datagram[0] & 0xc0 == 0) {
+            let message = Message::parse(datagram);
+            if let Some(token) = message.attribute(0x0022) {
+                self.token = token.try_into().expect("TURN-068");
+            }
+            if let Some(nonce) = message.attribute(0x0015)
+                && let Some(client) = self.pair.clients.iter_mut().find(|client| client.five_tuple == to)
+            {
+                client.nonce = Some(nonce.to_vec());
+            }
         }
-        Step::SwitchUser { client } => {
-            let client = &mut pair.clients[which(client)];
-            let users = [(USER, PASSWORD), (OTHER_USER, OTHER_PASSWORD)];
-            (client.username, client.password) = users[usize::from(client.username == USER)];
-            return;
-        }
-        Step::CannotOpen { other_would_do } => {
-            let error = if *other_would_do { OpenError::Unavailable } else { OpenError::Other };
-            pair.open_errors.push_back(error);
-            return;
-        }
-    };
-    justified(pair, &happened);
+    }
+}
+
+fn configure(config: &mut Config, strict: bool, limited: bool) {
+    config.relay_ports = 50_000..=50_003;
+    config.relay_addresses.push(parse(RELAY_IPV6));
+    config.listeners.push(parse(LISTENER_IPV6));
+    config.strict_permissions = strict;
+    config.limits.unauthenticated_per_second = 0;
+    if limited {
+        config.limits.permissions = 2;
+        config.limits.channels = 2;
+        config.limits.allocations = 2;
+        config.limits.bytes_per_second = 1000;
+    }
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a constant")
+}
+
+impl Meta {
+    /// What can be known of a datagram of this family.
+    fn known(self, source: IpAddr) -> IpMeta {
+        let Self { ttl, traffic_class, dont_fragment, fragmented } = self;
+        let dont_fragment = dont_fragment.filter(|_| source.is_ipv4());
+        IpMeta { ttl, traffic_class, dont_fragment, fragmented }
+    }
 }
 
 /// Whatever carries data has a live permission, and there is little of it.
@@ -170,10 +302,12 @@ fn permitted(pair: &Pair, permissions: &[(IpAddr, u64)], ip: IpAddr) -> bool {
     permissions.iter().any(|&(permitted, until)| permitted == ip && until > pair.now)
 }
 
-fn relayed(pair: &Pair, client: usize) -> Option<SocketAddr> {
+/// The relayed address of a client that is of the family of `peer`, if it has one.
+fn relayed(pair: &Pair, client: usize, peer: IpAddr) -> Option<RelayedAddr> {
     let five_tuple = pair.clients[client].five_tuple;
     let session = pair.server.sessions().find(|session| session.five_tuple == five_tuple)?;
-    Some(session.relayed[0].address.0)
+    let mut addresses = session.relayed.into_iter().map(|relayed| relayed.address);
+    addresses.find(|address| address.family() == Family::of(peer))
 }
 
 /// A channel number: mostly one of a few, so that they meet.
@@ -195,13 +329,14 @@ impl Method {
 }
 
 impl Attribute<'_> {
-    fn written(&self, pair: &Pair) -> wire::Attribute {
+    fn written(&self, world: &World) -> wire::Attribute {
         match self {
             Self::Udp => wire::requested_transport(17),
             Self::Lifetime(seconds) => wire::lifetime((*seconds).into()),
             Self::Channel(channel) => wire::channel_number(number(*channel)),
-            Self::Peer(address) => wire::peer_address(address.resolve(pair)),
+            Self::Peer(address) => wire::peer_address(address.resolve(&world.pair)),
             Self::Data(data) => wire::data(data),
+            Self::Token => (0x0022, world.token.to_vec()),
             Self::EvenPort(reserve) => wire::even_port(if *reserve { 0x80 } else { 0 }),
             Self::Family(ipv6) => wire::requested_family(if *ipv6 { 2 } else { 1 }),
             Self::AdditionalFamily => wire::additional_family(2),
@@ -213,13 +348,18 @@ impl Attribute<'_> {
 
 impl Address {
     fn resolve(&self, pair: &Pair) -> SocketAddr {
-        let own = |ip: &str, port| SocketAddr::new(ip.parse().expect("an address"), port);
+        let own = |ip: &str, port| SocketAddr::new(parse(ip), port);
         match *self {
-            Self::Peer { ip, port } => ([8, 8, 8, ip % 4], 5000 + u16::from(port % 3)).into(),
-            Self::Relayed(client) => {
-                relayed(pair, usize::from(client % CLIENTS)).unwrap_or(own(RELAY_IP, 50_000))
+            Self::Peer { ipv6: false, ip, port } => ([8, 8, 8, ip % 4], 5000 + u16::from(port % 3)).into(),
+            Self::Peer { ipv6: true, ip, port } => {
+                ([0x2600, 0, 0, 0, 0, 0, 0, u16::from(ip % 4)], 5000 + u16::from(port % 3)).into()
             }
-            Self::Listener => LISTENER.parse().expect("an address"),
+            Self::Relayed(client) => {
+                let family = if client & 0x80 == 0 { RELAY_IP } else { RELAY_IPV6 };
+                let relayed = relayed(pair, usize::from(client) % CLIENTS.len(), parse(family));
+                relayed.map_or(own(family, 50_000), |RelayedAddr(relayed)| relayed)
+            }
+            Self::Listener => parse(LISTENER),
             Self::Host => own(HOST_IP, 53),
             Self::RelayIp(port) => own(RELAY_IP, port),
             Self::V4(ip, port) => (ip, port).into(),

@@ -2,7 +2,8 @@
 //! with the attributes of another has these attributes.
 
 use relay_user::turn::stun::{
-    Attribute, AttributeType, HEADER_LEN, Header, Integrity, Message, MessageWriter, UnknownAttributes,
+    Attribute, AttributeType, HEADER_LEN, Header, Integrity, Message, MessageWriter, PasswordAlgorithm,
+    UnknownAttributes,
 };
 
 pub fn check(datagram: &[u8]) {
@@ -14,13 +15,17 @@ pub fn check(datagram: &[u8]) {
 }
 
 fn access(message: &Message<'_>) {
-    for Attribute { kind, .. } in message.attributes() {
+    for Attribute { kind, value } in message.attributes() {
+        if let Some(algorithm) = PasswordAlgorithm::chosen(value) {
+            assert_eq!(value, algorithm.entry());
+        }
         assert!(message.attribute(kind).is_some());
         let fixed = [
             message.fixed::<0>(kind).is_ok_and(|first| first.is_some()),
             message.fixed::<1>(kind).is_ok_and(|first| first.is_some()),
             message.fixed::<4>(kind).is_ok_and(|first| first.is_some()),
             message.fixed::<8>(kind).is_ok_and(|first| first.is_some()),
+            message.fixed::<32>(kind).is_ok_and(|first| first.is_some()),
         ];
         assert!(fixed.iter().filter(|&&fits| fits).count() <= 1, "an attribute has one length");
         let first = message.xor_address(kind);

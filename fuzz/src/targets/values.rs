@@ -5,16 +5,23 @@ use std::{
     str::FromStr,
 };
 
-use relay_user::control::config::{Cidr, ExternalIp, Listen, Realm, RelayAddress, RelayPorts, User};
+use relay_user::control::config::{
+    AlternateServer, AuthSecret, Cidr, ExternalIp, Listen, LogFormat, Realm, RelayAddress, RelayPorts,
+    Software, User,
+};
 
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
+    accepted::<AlternateServer>(text);
+    accepted::<AuthSecret>(text);
+    accepted::<LogFormat>(text);
     round_trip::<Cidr>(text);
     round_trip::<ExternalIp>(text);
     round_trip::<Listen>(text);
     round_trip::<RelayPorts>(text);
     accepted::<Realm>(text);
     accepted::<RelayAddress>(text);
+    accepted::<Software>(text);
     if let Some(User { name, password }) = accepted(text) {
         assert_eq!(format!("{name}:{password}"), text);
     }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::LazyLock};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
-use ask::{Allocate, Ask, Flaw, Nonce, Sender, Sent, User, xor_peer};
+use ask::{Allocate, Ask, Flaw, Nonce, Sender, Sent, User};
 use difference::Difference;
 use ours::Ours;
 use pair::{Auth, LISTENER, PASSWORD, SECOND, USER};
@@ -224,7 +224,15 @@ impl Sequence {
             1 => Some(1),
             _ => Some(17),
         };
-        Ask::Allocate(Allocate { transport, lifetime, family: None, additional: None, even: None })
+        Ask::Allocate(Allocate {
+            transport,
+            lifetime,
+            family: None,
+            additional: None,
+            even: None,
+            token: None,
+            dont_fragment: false,
+        })
     }
 
     fn peer(&mut self) -> SocketAddr {
@@ -244,7 +252,7 @@ impl Sequence {
     fn send(&mut self, client: FiveTuple, tally: &mut BTreeMap<String, u64>) -> bool {
         let (transaction, peer) = (self.transaction(), self.peer());
         let send = Builder::new(wire::INDICATION, wire::SEND, transaction)
-            .attributes(&[xor_peer(peer, transaction), wire::data(b"data")])
+            .attributes(&[wire::peer_address(peer), wire::data(b"data")])
             .build();
         let ours = self.ours.client_sends(self.now, client, &send);
         let theirs = self.theirs.client_sends(self.now, client, &send);

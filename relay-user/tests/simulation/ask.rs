@@ -19,7 +19,7 @@ pub enum Ask {
     ChannelBind { number: Option<u16>, peer: Option<SocketAddr> },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Allocate {
     pub transport: Option<u8>,
     pub lifetime: Option<u32>,
@@ -27,6 +27,9 @@ pub struct Allocate {
     pub additional: Option<u8>,
     /// EVEN-PORT, and whether the next port is to be reserved.
     pub even: Option<bool>,
+    /// RESERVATION-TOKEN.
+    pub token: Option<[u8; 8]>,
+    pub dont_fragment: bool,
 }
 
 /// What is wrong with a request whatever it asks for.
@@ -128,7 +131,7 @@ fn write(transaction: [u8; 12], ask: &Ask, flaw: Flaw, by: &Sender) -> Vec<u8> {
         }
         _ => request,
     };
-    request = request.attributes(&ask.attributes(transaction));
+    request = request.attributes(&ask.attributes());
     if matches!(ask, Ask::Binding) {
         return torn(request.build(), flaw);
     }
@@ -188,7 +191,7 @@ impl Ask {
         }
     }
 
-    fn attributes(&self, transaction: [u8; 12]) -> Vec<Attribute> {
+    fn attributes(&self) -> Vec<Attribute> {
         match self {
             Self::Binding => vec![],
             Self::Allocate(ask) => {
@@ -198,28 +201,18 @@ impl Ask {
                 attributes.extend(ask.family.map(wire::requested_family));
                 attributes.extend(ask.additional.map(wire::additional_family));
                 attributes.extend(ask.even.map(|reserve| wire::even_port(if reserve { 0x80 } else { 0 })));
+                attributes.extend(ask.token.map(|token| (0x0022, token.to_vec())));
+                attributes.extend(ask.dont_fragment.then(wire::dont_fragment));
                 attributes
             }
             Self::Refresh { lifetime, family } => {
                 lifetime.map(wire::lifetime).into_iter().chain(family.map(wire::requested_family)).collect()
             }
-            Self::CreatePermission { peers } => {
-                peers.iter().map(|&peer| xor_peer(peer, transaction)).collect()
-            }
+            Self::CreatePermission { peers } => peers.iter().map(|&peer| wire::peer_address(peer)).collect(),
             Self::ChannelBind { number, peer } => {
                 let number = number.map(wire::channel_number);
-                number.into_iter().chain(peer.map(|peer| xor_peer(peer, transaction))).collect()
+                number.into_iter().chain(peer.map(wire::peer_address)).collect()
             }
         }
     }
-}
-
-/// XOR-PEER-ADDRESS in a message of this transaction.
-pub fn xor_peer(address: SocketAddr, transaction: [u8; 12]) -> Attribute {
-    let (kind, mut value) = wire::peer_address(address);
-    if address.is_ipv6() {
-        let mask = [0x21, 0x12, 0xa4, 0x42].into_iter().chain(transaction);
-        value[4..].iter_mut().zip(mask).for_each(|(octet, mask)| *octet ^= mask);
-    }
-    (kind, value)
 }

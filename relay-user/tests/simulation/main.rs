@@ -5,13 +5,16 @@
 //! `TURNPIKE_SIMULATION_SEED=<seed> cargo test -p relay-user --test simulation` lives through it again.
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod adversity;
 mod ask;
 mod check;
+mod clients;
 mod model;
 #[expect(dead_code, reason = "shared with the protocol tests, which use all of it")]
 #[path = "../protocol/pair.rs"]
 mod pair;
 mod tally;
+mod traffic;
 #[expect(dead_code, reason = "shared with the protocol tests, which use all of it")]
 #[path = "../protocol/wire.rs"]
 mod wire;

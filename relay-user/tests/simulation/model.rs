@@ -24,9 +24,16 @@ pub struct Rules {
     pub ports: RangeInclusive<u16>,
     /// Other addresses of the host.
     pub own: Vec<IpAddr>,
+    pub allocations: usize,
+    pub allocations_per_user: usize,
     pub permissions: usize,
     pub channels: usize,
-    pub nonce_seconds: u64,
+    /// The operator limits bandwidth, so no flow may pass by the core.
+    pub no_flows: bool,
+    /// Responses to strangers are limited, so that they may get none.
+    pub shy: bool,
+    /// Clients of these families are sent elsewhere.
+    pub redirected: Vec<Family>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +46,14 @@ pub struct Relay {
 #[derive(Clone, Debug)]
 pub struct Granted {
     pub username: &'static str,
-    pub transaction: [u8; 12],
+    transaction: [u8; 12],
     pub relayed: BTreeMap<Family, Relayed>,
     pub channels: BTreeMap<u16, (SocketAddr, u64)>,
+    /// RESERVATION-TOKEN and ADDRESS-ERROR-CODE of the success response: a repeated one has them too.
+    token: Option<Token>,
+    missing: Option<(u8, u16)>,
+    /// The Refresh that deleted one of two relayed addresses.
+    deleted_by: Option<[u8; 12]>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,12 +64,40 @@ pub struct Relayed {
     pub permissions: BTreeMap<IpAddr, u64>,
 }
 
+pub type Token = [u8; 8];
+
+/// A port held in reserve.
+#[derive(Clone, Copy, Debug)]
+pub struct Reservation {
+    pub address: SocketAddr,
+    username: &'static str,
+    pub expires: u64,
+}
+
+/// Seconds that the server holds a port: by RFC 8656 section 7.2 at least 30.
+const HELD: u64 = 60;
+/// Seconds that a nonce is good for.
+const NONCE: u64 = 3600;
+
 /// How the server must answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Success,
     /// With one of these codes.
     Refused(Vec<u16>),
+}
+
+impl Verdict {
+    /// Whether the response goes out before anybody is authenticated.
+    pub fn is_for_strangers(&self, sent: &Sent) -> bool {
+        match self {
+            Self::Success => matches!(sent.ask, Ask::Binding),
+            Self::Refused(codes) => {
+                let is_early = matches!(sent.flaw, Flaw::Torn | Flaw::NoNonce | Flaw::BidDown);
+                matches!(sent.ask, Ask::Binding) || is_early || codes == &[401] || codes == &[438]
+            }
+        }
+    }
 }
 
 /// Where data must go.
@@ -89,11 +129,12 @@ enum Peer {
 pub struct Model {
     pub rules: Rules,
     pub granted: BTreeMap<FiveTuple, Granted>,
+    pub reservations: BTreeMap<Token, Reservation>,
 }
 
 impl Model {
     pub fn new(rules: Rules) -> Self {
-        Self { rules, granted: BTreeMap::new() }
+        Self { rules, granted: BTreeMap::new(), reservations: BTreeMap::new() }
     }
 
     // Control.
@@ -125,7 +166,7 @@ impl Model {
             Flaw::None | Flaw::Torn | Flaw::BidDown | Flaw::UnknownAttribute | Flaw::Malformed => {}
         }
         let age = now / SECOND - sent.by.nonce.issued / SECOND;
-        if sent.by.nonce.client != sent.by.five_tuple.client.0 || age >= self.rules.nonce_seconds {
+        if sent.by.nonce.client != sent.by.five_tuple.client.0 || age >= NONCE {
             return one(438);
         }
         if sent.flaw == Flaw::UnknownAttribute {
@@ -141,7 +182,7 @@ impl Model {
                 }
                 Some(_) => one(437),
                 None if sent.flaw == Flaw::Malformed => one(400),
-                None => self.allocate_refusal(allocate),
+                None => self.allocate_refusal(sent, allocate),
             };
         }
         let Some(granted) = granted else { return one(437) };
@@ -152,9 +193,10 @@ impl Model {
             return one(400);
         }
         match &sent.ask {
-            Ask::Refresh { family, .. } => {
+            Ask::Refresh { family, lifetime } => {
                 let has = |family: &u8| granted.relayed.keys().any(|&has| has as u8 == *family);
-                (!family.as_ref().is_none_or(has)).then(|| vec![443])
+                let is_repeated = *lifetime == Some(0) && granted.deleted_by == Some(sent.transaction());
+                (!family.as_ref().is_none_or(has) && !is_repeated).then(|| vec![443])
             }
             Ask::CreatePermission { peers } => self.create_permission_refusal(granted, peers),
             Ask::ChannelBind { number, peer } => self.channel_bind_refusal(granted, *number, *peer),
@@ -162,25 +204,74 @@ impl Model {
         }
     }
 
-    fn allocate_refusal(&self, ask: &Allocate) -> Option<Vec<u16>> {
+    fn allocate_refusal(&self, sent: &Sent, ask: &Allocate) -> Option<Vec<u16>> {
         let one = |code| Some(vec![code]);
         match ask.transport {
             None => return one(400),
             Some(17) => {}
             Some(_) => return one(442),
         }
-        let relays = |family: u8| self.rules.relays.iter().any(|relay| Family::of(relay.ip) as u8 == family);
+        if let Some(token) = ask.token {
+            if ask.even.is_some() || ask.family.is_some() || ask.additional.is_some() {
+                return one(400);
+            }
+            let Some(reservation) = self.reservations.get(&token) else { return one(508) };
+            let changes_hands = reservation.username != sent.by.user.name;
+            if changes_hands && self.held_by(sent.by.user.name) >= self.rules.allocations_per_user {
+                return one(486);
+            }
+            return self.is_redirected(sent).then(|| vec![300]);
+        }
+        let serves = |family: u8| self.rules.relays.iter().any(|relay| Family::of(relay.ip) as u8 == family);
         if ask.family.is_some() && ask.additional.is_some() {
             return one(400);
         }
-        if !relays(ask.family.unwrap_or(1)) {
+        if !serves(ask.family.unwrap_or(1)) {
             return one(440);
         }
-        if ask.additional.is_some_and(|family| family != 2) {
+        if ask.additional.is_some_and(|family| family != 2)
+            || ask.additional.is_some() && ask.even == Some(true)
+        {
             return one(400);
         }
-        let family = if ask.family == Some(2) { Family::V6 } else { Family::V4 };
-        (!self.has_free_port(family, ask.even.is_some())).then(|| vec![508])
+        let wanted = if ask.even == Some(true) { 2 } else { 1 };
+        // Without quota and without a port either refusal will do, and with another server too.
+        let mut refusals = Vec::new();
+        if self.held_by(sent.by.user.name) + wanted > self.rules.allocations_per_user {
+            refusals.push(486);
+        }
+        let is_full = self.held() + wanted > self.rules.allocations;
+        if is_full || self.families(ask).iter().all(|&family| !self.has_free_port(family, ask.even)) {
+            refusals.push(508);
+        }
+        if self.is_redirected(sent) {
+            refusals.push(300);
+        }
+        (!refusals.is_empty()).then_some(refusals)
+    }
+
+    /// The families that an Allocate asks for and that are relayed.
+    fn families(&self, ask: &Allocate) -> Vec<Family> {
+        let asked = |family: Family| match (ask.family, ask.additional) {
+            (Some(asked), _) => asked == family as u8,
+            (None, None) => family == Family::V4,
+            (None, Some(_)) => true,
+        };
+        self.rules.relays.iter().map(|relay| Family::of(relay.ip)).filter(|&family| asked(family)).collect()
+    }
+
+    fn is_redirected(&self, sent: &Sent) -> bool {
+        self.rules.redirected.contains(&Family::of(sent.by.five_tuple.client.0.ip()))
+    }
+
+    /// Allocations and reservations of a user, and of all.
+    fn held_by(&self, username: &str) -> usize {
+        self.granted.values().filter(|granted| granted.username == username).count()
+            + self.reservations.values().filter(|held| held.username == username).count()
+    }
+
+    fn held(&self) -> usize {
+        self.granted.len() + self.reservations.len()
     }
 
     fn create_permission_refusal(&self, granted: &Granted, peers: &[SocketAddr]) -> Option<Vec<u16>> {
@@ -217,15 +308,18 @@ impl Model {
             Peer::Hairpin(local) => local,
             Peer::Outside | Peer::Forbidden => peer,
         };
-        if granted.channels.iter().any(|(&bound, &(to, _))| (bound == number) != (to == local)) {
-            // Policy is asked by the letter last, but which of two refusals comes is nobody's concern.
-            return Some(if kind == Peer::Forbidden { vec![400, 403] } else { vec![400] });
-        }
-        if !granted.relayed.contains_key(&Family::of(peer.ip())) {
-            return one(443);
-        }
-        if kind == Peer::Forbidden {
-            return one(403);
+        // Where more than one of these holds, which of them the client hears of is nobody's concern.
+        let conflicts = |(&bound, &(to, _)): (&u16, &(SocketAddr, u64))| (bound == number) != (to == local);
+        let refusals: Vec<_> = [
+            (granted.channels.iter().any(conflicts), 400),
+            (!granted.relayed.contains_key(&Family::of(peer.ip())), 443),
+            (kind == Peer::Forbidden, 403),
+        ]
+        .into_iter()
+        .filter_map(|(holds, code)| holds.then_some(code))
+        .collect();
+        if !refusals.is_empty() {
+            return Some(refusals);
         }
         let is_full = granted.permission(local.ip()).is_none()
             && granted.permission_count() >= self.rules.permissions
@@ -244,7 +338,7 @@ impl Model {
             Ask::Allocate(ask) => self.allocated(now, sent, ask, response),
             Ask::Refresh { lifetime: Some(0), family } => {
                 assert_eq!(response.lifetime(), 0, "TURN-087");
-                self.end(sent.by.five_tuple, |of| family.is_none_or(|family| family == of as u8))
+                self.deleted(sent, *family)
             }
             Ask::Refresh { lifetime, family } => {
                 let seconds = lifetime.unwrap_or(0).clamp(600, 3600);
@@ -287,47 +381,118 @@ impl Model {
 
     fn allocated(&mut self, now: u64, sent: &Sent, ask: &Allocate, response: &Message) -> &'static str {
         assert_eq!(response.address(0x0020), sent.by.five_tuple.client.0, "TURN-080");
-        let address = response.relayed();
+        let token = response.attribute(0x0022).map(|token| token.try_into().expect("TURN-068"));
+        let missing = response
+            .attribute(0x8001)
+            .map(|value| (value[0], u16::from(value[2]) * 100 + u16::from(value[3])));
+        let addresses: Vec<_> =
+            response.addresses(0x0016).into_iter().map(|address| self.local_form(address)).collect();
+
         if let Some(granted) = self.granted.get(&sent.by.five_tuple) {
-            for relayed in granted.relayed.values() {
-                assert_eq!(address, self.advertised(relayed.address), "TURN-083");
-                assert_eq!(u64::from(response.lifetime()), (relayed.expires - now) / SECOND, "TURN-084");
-            }
+            let same = granted.relayed.values().map(|relayed| relayed.address);
+            assert!(same.eq(addresses), "TURN-083");
+            assert_eq!((token, missing), (granted.token, granted.missing), "TURN-083");
+            let expires = granted.relayed.values().map(|relayed| relayed.expires).min();
+            assert_eq!(Some(response.lifetime()), expires.map(|at| ((at - now) / SECOND) as u32), "TURN-084");
             return "allocate: repeated";
         }
         let seconds = ask.lifetime.unwrap_or(0).clamp(600, 3600);
         assert_eq!(response.lifetime(), seconds, "TURN-075, TURN-076, TURN-079");
-        let address = SocketAddr::new(self.local(address.ip()), address.port());
-        assert!(self.is_free(address), "TURN-026: {address}");
-        assert!(ask.even.is_none() || address.port().is_multiple_of(2), "TURN-067");
         let expires = now + u64::from(seconds) * SECOND;
-        let relayed = Relayed { address, expires, permissions: BTreeMap::new() };
+        let what = match ask.token {
+            Some(token) => {
+                let reservation = self.reservations.remove(&token).expect("TURN-046");
+                assert_eq!(addresses, [reservation.address], "TURN-064");
+                "allocate: created from a reservation"
+            }
+            None => {
+                assert!(
+                    addresses.iter().all(|&address| self.is_free(address)),
+                    "TURN-026, TURN-071: {addresses:?}"
+                );
+                match (ask.even, ask.additional, addresses.len()) {
+                    (Some(true), ..) => "allocate: created, with the next port reserved",
+                    (_, Some(_), 1) => "allocate: created, one family of two",
+                    (_, Some(_), 2) => "allocate: created, both families",
+                    (_, _, 1) if addresses[0].is_ipv6() => "allocate: created, IPv6",
+                    (_, None, 1) => "allocate: created, IPv4",
+                    _ => panic!("TURN-056: {addresses:?}"),
+                }
+            }
+        };
+        assert!(ask.even.is_none() || addresses.iter().all(|a| a.port().is_multiple_of(2)), "TURN-067");
+        assert_eq!(token.is_some(), ask.even == Some(true), "TURN-068, TURN-081");
+        if let Some(token) = token {
+            let address = SocketAddr::new(addresses[0].ip(), addresses[0].port() + 1);
+            assert!(self.is_free(address), "TURN-071: {address}");
+            let reservation =
+                Reservation { address, username: sent.by.user.name, expires: now + HELD * SECOND };
+            self.reservations.insert(token, reservation);
+        }
+        let relayed = |address| Relayed { address, expires, permissions: BTreeMap::new() };
         self.granted.insert(
             sent.by.five_tuple,
             Granted {
                 username: sent.by.user.name,
                 transaction: sent.transaction(),
-                relayed: BTreeMap::from([(Family::of(address.ip()), relayed)]),
+                relayed: addresses
+                    .into_iter()
+                    .map(|a: SocketAddr| (Family::of(a.ip()), relayed(a)))
+                    .collect(),
                 channels: BTreeMap::new(),
+                token,
+                missing,
+                deleted_by: None,
             },
         );
-        "allocate: created"
+        what
     }
 
-    fn end(&mut self, five_tuple: FiveTuple, which: impl Fn(Family) -> bool) -> &'static str {
-        let granted = self.granted.get_mut(&five_tuple).expect("TURN-009");
-        granted.relayed.retain(|&family, _| !which(family));
-        granted.channels.retain(|_, (peer, _)| !which(Family::of(peer.ip())));
-        if granted.relayed.is_empty() {
-            self.granted.remove(&five_tuple);
-            "refresh: deleted"
-        } else {
-            "refresh: deleted one family"
+    /// What a success response must say of the families that were asked for: those that can be had, and why
+    /// another one cannot.
+    pub fn expected_families(&self, ask: &Allocate) -> (Vec<Family>, Option<(u8, u16)>) {
+        if let Some(reservation) = ask.token.and_then(|token| self.reservations.get(&token)) {
+            return (vec![Family::of(reservation.address.ip())], None);
+        }
+        let (had, not_had): (Vec<_>, Vec<_>) =
+            self.families(ask).into_iter().partition(|&family| self.has_free_port(family, ask.even));
+        let unsupported = ask.additional.filter(|_| self.families(ask).len() < 2).map(|family| (family, 440));
+        (had, unsupported.or(not_had.first().map(|&family| (family as u8, 508))))
+    }
+
+    /// A port that was held for a request was in another program's hands, and is free again.
+    pub fn lose_reservation(&mut self, ask: &Allocate) {
+        if let Some(token) = ask.token {
+            self.reservations.remove(&token);
+        }
+    }
+
+    fn deleted(&mut self, sent: &Sent, family: Option<u8>) -> &'static str {
+        let granted = self.granted.get_mut(&sent.by.five_tuple).expect("TURN-009");
+        let before = granted.relayed.len();
+        let goes = |of: Family| family.is_none_or(|family| family == of as u8);
+        granted.relayed.retain(|&of, _| !goes(of));
+        granted.channels.retain(|_, (peer, _)| !goes(Family::of(peer.ip())));
+        granted.deleted_by = Some(sent.transaction());
+        match (before, granted.relayed.len()) {
+            (_, 0) => {
+                self.granted.remove(&sent.by.five_tuple);
+                "refresh: deleted"
+            }
+            (2, 1) => "refresh: deleted one family of two",
+            _ => "refresh: deletion repeated",
         }
     }
 
     /// Forgets what has ended by now, and says what that was.
     pub fn expire(&mut self, now: u64, mut ended: impl FnMut(&'static str)) {
+        self.reservations.retain(|_, reservation| {
+            let lives = reservation.expires > now;
+            if !lives {
+                ended("reservation: expired");
+            }
+            lives
+        });
         self.granted.retain(|_, granted| {
             let Granted { relayed, channels, .. } = granted;
             relayed.retain(|_, relayed| {
@@ -390,11 +555,20 @@ impl Model {
         }
     }
 
-    fn deliver(&self, relayed: SocketAddr, peer: SocketAddr, shown: SocketAddr) -> Route {
+    /// An ICMP error for a datagram from a relayed address to a peer: whose client hears of it.
+    pub fn route_icmp(&self, relayed: SocketAddr, peer: SocketAddr, kind: u8) -> Option<FiveTuple> {
+        let is_told = if relayed.is_ipv4() { matches!(kind, 3 | 11) } else { matches!(kind, 1..=3) };
+        let (&five_tuple, granted) = self.owner(relayed)?;
+        (is_told && granted.permission(peer.ip()).is_some()).then_some(five_tuple)
+    }
+
+    fn owner(&self, relayed: SocketAddr) -> Option<(&FiveTuple, &Granted)> {
         let has = |granted: &Granted| granted.relayed.values().any(|own| own.address == relayed);
-        let Some((&five_tuple, granted)) = self.granted.iter().find(|(_, granted)| has(granted)) else {
-            return Route::Nowhere;
-        };
+        self.granted.iter().find(|(_, granted)| has(granted))
+    }
+
+    fn deliver(&self, relayed: SocketAddr, peer: SocketAddr, shown: SocketAddr) -> Route {
+        let Some((&five_tuple, granted)) = self.owner(relayed) else { return Route::Nowhere };
         if granted.permission(peer.ip()).is_none() {
             return Route::Nowhere;
         }
@@ -406,7 +580,7 @@ impl Model {
     // Addresses.
 
     fn peer(&self, address: SocketAddr) -> Peer {
-        let local = SocketAddr::new(self.local(address.ip()), address.port());
+        let local = self.local_form(address);
         if self.rules.relays.iter().any(|relay| relay.ip == local.ip()) {
             if self.rules.ports.contains(&local.port()) { Peer::Hairpin(local) } else { Peer::Forbidden }
         } else if self.permits(address.ip()) {
@@ -425,6 +599,10 @@ impl Model {
         is_outside || self.rules.relays.iter().any(|relay| [relay.ip, relay.external].contains(&ip))
     }
 
+    fn local_form(&self, address: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.local(address.ip()), address.port())
+    }
+
     /// A relay address for its external form, else the address itself.
     fn local(&self, ip: IpAddr) -> IpAddr {
         let relay = self.rules.relays.iter().find(|relay| relay.external == ip);
@@ -437,17 +615,24 @@ impl Model {
         relay.map_or(relayed, |relay| SocketAddr::new(relay.external, relayed.port()))
     }
 
-    fn has_free_port(&self, family: Family, even: bool) -> bool {
+    fn has_free_port(&self, family: Family, even: Option<bool>) -> bool {
         let mut relays = self.rules.relays.iter().filter(|relay| Family::of(relay.ip) == family);
         relays.any(|relay| {
-            let mut ports = self.rules.ports.clone().filter(|port| !even || port.is_multiple_of(2));
-            ports.any(|port| self.is_free(SocketAddr::new(relay.ip, port)))
+            let is_free = |port| self.is_free(SocketAddr::new(relay.ip, port));
+            let mut ports = self.rules.ports.clone();
+            ports.any(|port| match even {
+                None => is_free(port),
+                Some(false) => port.is_multiple_of(2) && is_free(port),
+                Some(true) => port.is_multiple_of(2) && is_free(port) && is_free(port + 1),
+            })
         })
     }
 
     fn is_free(&self, address: SocketAddr) -> bool {
-        let mut taken = self.granted.values().flat_map(|granted| granted.relayed.values());
-        self.rules.ports.contains(&address.port()) && taken.all(|relayed| relayed.address != address)
+        let taken = self.granted.values().flat_map(|granted| granted.relayed.values());
+        self.rules.ports.contains(&address.port())
+            && !taken.map(|relayed| relayed.address).any(|taken| taken == address)
+            && !self.reservations.values().any(|held| held.address == address)
     }
 }
 
