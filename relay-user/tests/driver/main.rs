@@ -17,7 +17,7 @@ const CHANNEL: u16 = 0x4000;
 /// Longest that every link takes (loopback is made so), and what is to be expected of IPv6.
 const MTU: usize = 1500;
 const MIN_IPV6_MTU: usize = 1280;
-const PAIRS: [(Family, Family); 2] = [(V4, V4), (V6, V4)];
+const PAIRS: [(Family, Family); 4] = [(V4, V4), (V4, V6), (V6, V4), (V6, V6)];
 /// EF, ECT(1).
 const CLASS: u8 = 0xb9;
 

@@ -118,7 +118,7 @@ async fn start() -> Driver {
     let config = Config {
         realm: REALM.to_owned(),
         software: None,
-        relay_addresses: RELAY[..1].iter().map(|ip| ip.parse().unwrap()).collect(),
+        relay_addresses: RELAY.map(|ip| ip.parse().unwrap()).to_vec(),
         relay_ports: 50_000..=50_999,
         external_addresses: [].into(),
         listeners: listeners.to_vec(),
