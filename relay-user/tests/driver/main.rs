@@ -93,13 +93,15 @@ impl Path {
     }
 }
 
+/// What is sent for so much data.
+type Datagram<'a> = Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>;
+
 struct Way<'a> {
     name: &'static str,
     sender: &'a Sender,
     receives_at: std::net::SocketAddr,
     leaves_for: std::net::SocketAddr,
-    /// What is sent for so much data.
-    datagram: Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>,
+    datagram: Datagram<'a>,
     /// Bytes of UDP payload that leave for so many bytes of data.
     out: Box<dyn Fn(usize) -> usize>,
 }
@@ -143,7 +145,7 @@ impl Way<'_> {
 
 #[test]
 fn turn_173_178_196_206_208_dp_043_044_dscp_and_ecn_are_carried_between_all_families() {
-    // TURN-021, TURN-176, TURN-188, TURN-198, TURN-217, DP-042: the TTL or hop limit is one less.
+    // TURN-021, TURN-186, TURN-176, TURN-188, TURN-198, TURN-217, DP-042: the TTL or hop limit is one less.
     for pair in PAIRS {
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {

@@ -83,7 +83,7 @@ impl Scene {
             ip(&format!("address add {address}/128 dev lo nodad"));
         }
         for family in Family::ALL {
-            [listener(family).ip(), client(family), peer(family)].map(wait_for_route);
+            [listener(family).ip(), client(family), peer(family)].into_iter().for_each(wait_for_route);
         }
         let packets = Packets::open();
         let (stop, stopped) = oneshot::channel();
