@@ -123,12 +123,12 @@ fn ready_line(configuration: &Configuration, opened: &datapath::Opened) -> Strin
     )
 }
 
-/// Each relayed address is a socket, so the soft limit of open files goes up to the hard one.
+/// Each relayed address is a socket or two, so the soft limit of open files goes up to the hard one.
 fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
     match raised {
-        Ok(limit) => tracing::debug!("at most {limit} open files, one for each allocation"),
+        Ok(limit) => tracing::debug!("at most {limit} open files, up to two for each relayed address"),
         Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
     }
 }

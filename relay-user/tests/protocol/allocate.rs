@@ -28,7 +28,7 @@ fn refused(attributes: &[Attribute]) -> u16 {
 }
 
 #[test]
-fn turn_017_039_078_079_080_230_success_has_relayed_address_lifetime_and_mapped_address() {
+fn turn_017_032_039_078_079_080_230_success_has_relayed_address_lifetime_and_mapped_address() {
     let mut pair = Pair::new();
     let response = allocate(&mut pair, &[]);
     assert_eq!(response.relayed().ip(), RELAY_IP.parse::<std::net::IpAddr>().unwrap());
@@ -52,7 +52,7 @@ fn turn_078_external_address_is_advertised() {
 }
 
 #[test]
-fn turn_036_037_038_requested_transport() {
+fn turn_036_037_038_233_requested_transport() {
     assert_eq!(refused(&[]), 400);
     assert_eq!(refused(&[(0x0019, vec![UDP])]), 400);
     assert_eq!(refused(&[(0x0019, vec![UDP, 0, 0, 0, 0, 0, 0, 0])]), 400);

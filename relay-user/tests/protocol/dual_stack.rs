@@ -261,7 +261,7 @@ fn turn_093_refresh_with_a_family_is_for_that_alone() {
 }
 
 #[test]
-fn turn_094_095_096_097_109_deleting_one_family_leaves_the_other_as_it_was() {
+fn turn_094_095_096_097_109_dp_070_deleting_one_family_leaves_the_other_as_it_was() {
     for (family, other_peers, own_number, other_number) in [
         (IPV4, [PEER_IPV6, "[2606:4700::9]:9"], CHANNEL, CHANNEL + 1),
         (IPV6, [PEER, "9.9.9.9:9"], CHANNEL + 1, CHANNEL),

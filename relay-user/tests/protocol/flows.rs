@@ -130,7 +130,7 @@ fn turn_103_a_permission_concerns_the_flows_of_every_port_of_its_address() {
 
 /// The kernel does not enforce the limit, so what has one is relayed by the slow path alone.
 #[test]
-fn turn_024_a_bandwidth_limit_keeps_flows_out_of_the_datapath() {
+fn turn_024_dp_073_a_bandwidth_limit_keeps_flows_out_of_the_datapath() {
     let mut pair = Pair::with(|config| {
         config.limits.bytes_per_second = 1_000_000;
         config.limits.burst = 1_000_000;

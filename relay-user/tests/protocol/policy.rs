@@ -75,7 +75,7 @@ fn turn_242_ipv4_mapped_and_compatible_addresses_are_no_peers() {
 }
 
 #[test]
-fn turn_248_250_6to4_teredo_and_isatap_addresses_are_no_peers() {
+fn turn_248_250_dp_076_6to4_teredo_and_isatap_addresses_are_no_peers() {
     assert_unreachable(&[
         "2002:7f00:1::1",
         "2002:808:808::1",

@@ -8,17 +8,18 @@ use std::{
 };
 
 use proptest::{collection::vec, prelude::*};
-use relay_user::turn::{Direction, Output};
+use relay_user::turn::{Direction, Family, Output};
 
 use crate::{
+    dual_stack::dual_stack,
     pair::{CHANNEL, Happened, OTHER_PASSWORD, OTHER_USER, PASSWORD, Pair, SECOND, USER},
     wire::{self, Attribute, Message},
 };
 
 const CLIENTS: usize = 3;
 const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_001;
-/// Two ports of one address, another address, and the relayed addresses of the clients.
-const PEERS: [&str; 3] = ["8.8.8.8:5000", "8.8.8.8:5001", "9.9.9.9:9"];
+/// Two ports of one address, another address, one of IPv6, and the relayed addresses of the clients.
+const PEERS: [&str; 4] = ["8.8.8.8:5000", "8.8.8.8:5001", "9.9.9.9:9", "[2606:4700::8]:5000"];
 const ALL_PEERS: usize = PEERS.len() + CLIENTS;
 
 #[derive(Clone, Debug)]
@@ -38,8 +39,8 @@ enum Step {
 
 #[derive(Clone, Debug)]
 enum Ask {
-    Allocate { lifetime: Option<u32>, even: bool },
-    Refresh { lifetime: Option<u32> },
+    Allocate { lifetime: Option<u32>, even: bool, families: &'static [Family] },
+    Refresh { lifetime: Option<u32>, family: Option<Family> },
     CreatePermission { peers: Vec<usize> },
     ChannelBind { number: u16, peer: usize },
 }
@@ -55,9 +56,17 @@ enum Fate {
 
 fn ask() -> impl Strategy<Value = Ask> {
     let lifetime = || prop_oneof![Just(None), Just(Some(0)), (1u32..5000).prop_map(Some)];
+    let families = prop_oneof![
+        2 => Just(&[Family::V4][..]),
+        1 => Just(&[Family::V6][..]),
+        3 => Just(&Family::ALL[..])
+    ];
+    let family = prop_oneof![Just(None), Just(Some(Family::V4)), Just(Some(Family::V6))];
     prop_oneof![
-        3 => (lifetime(), any::<bool>()).prop_map(|(lifetime, even)| Ask::Allocate { lifetime, even }),
-        2 => lifetime().prop_map(|lifetime| Ask::Refresh { lifetime }),
+        3 => (lifetime(), any::<bool>(), families).prop_map(|(lifetime, even, families)| {
+            Ask::Allocate { lifetime, even, families }
+        }),
+        2 => (lifetime(), family).prop_map(|(lifetime, family)| Ask::Refresh { lifetime, family }),
         3 => vec(0..ALL_PEERS, 1..3).prop_map(|peers| Ask::CreatePermission { peers }),
         5 => (0u16..4, 0..ALL_PEERS).prop_map(|(number, peer)| Ask::ChannelBind { number: CHANNEL + number, peer }),
     ]
@@ -86,12 +95,31 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a client has been granted, as its responses said.
 #[derive(Clone, Debug)]
 struct Granted {
-    relayed: SocketAddr,
+    /// With their ends.
+    relayed: BTreeMap<Family, (SocketAddr, u64)>,
     username: &'static str,
     transaction: [u8; 12],
-    expires: u64,
+    /// The request that deleted a relayed address last.
+    deleted_by: Option<[u8; 12]>,
     permissions: BTreeMap<IpAddr, u64>,
     channels: BTreeMap<u16, (SocketAddr, u64)>,
+}
+
+impl Granted {
+    fn relayed_of(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.relayed.get(&Family::of(peer.ip())).map(|&(relayed, _)| relayed)
+    }
+
+    fn has_relayed(&self, address: SocketAddr) -> bool {
+        self.relayed.values().any(|&(relayed, _)| relayed == address)
+    }
+
+    /// Ends a relayed address with what belongs to it.
+    fn end(&mut self, family: Family) {
+        self.relayed.remove(&family);
+        self.permissions.retain(|ip, _| Family::of(*ip) != family);
+        self.channels.retain(|_, (peer, _)| Family::of(peer.ip()) != family);
+    }
 }
 
 /// A request on its way, with what it asks for in the terms of the model.
@@ -114,6 +142,7 @@ struct World {
 impl World {
     fn new(strict: bool) -> Self {
         let mut pair = Pair::with(|config| {
+            dual_stack(config);
             config.relay_ports = PORTS;
             config.strict_permissions = strict;
         });
@@ -159,21 +188,30 @@ impl World {
             None => PEERS[peer].parse().unwrap(),
             Some(client) => {
                 let free = SocketAddr::new(crate::pair::RELAY_IP.parse().unwrap(), *PORTS.end());
-                self.granted[client].as_ref().map_or(free, |granted| granted.relayed)
+                let granted = self.granted[client].as_ref();
+                granted
+                    .and_then(|granted| granted.relayed.values().next())
+                    .map_or(free, |&(relayed, _)| relayed)
             }
         }
     }
 
     fn request(&mut self, client: usize, ask: &Ask, fate: Fate) {
         let (method, attributes, peers): (_, Vec<Attribute>, Vec<_>) = match ask {
-            Ask::Allocate { lifetime, even } => {
+            Ask::Allocate { lifetime, even, families } => {
                 let mut attributes = vec![wire::requested_transport(17)];
+                match families {
+                    [one] => attributes.push(wire::requested_family(*one as u8)),
+                    _ => attributes.push(wire::additional_family(2)),
+                }
                 attributes.extend(lifetime.map(wire::lifetime));
                 attributes.extend(even.then(|| wire::even_port(0)));
                 (wire::ALLOCATE, attributes, vec![])
             }
-            Ask::Refresh { lifetime } => {
-                (wire::REFRESH, lifetime.map(wire::lifetime).into_iter().collect(), vec![])
+            Ask::Refresh { lifetime, family } => {
+                let family = family.map(|family| wire::requested_family(family as u8));
+                let attributes = lifetime.map(wire::lifetime).into_iter().chain(family).collect();
+                (wire::REFRESH, attributes, vec![])
             }
             Ask::CreatePermission { peers } => {
                 let peers: Vec<_> = peers.iter().map(|&peer| self.peer(peer)).collect();
@@ -206,7 +244,7 @@ impl World {
             Fate::ArrivesTwice => {
                 let first = self.deliver(&sent);
                 let second = self.deliver(&sent);
-                let is_delete = matches!(ask, Ask::Refresh { lifetime: Some(0) });
+                let is_delete = matches!(ask, Ask::Refresh { lifetime: Some(0), .. });
                 assert!(
                     first == second || is_delete && second.error() == 437,
                     "TURN-022: {first:?}, {second:?}"
@@ -220,6 +258,8 @@ impl World {
     fn deliver(&mut self, sent: &Sent) -> Message {
         self.expire();
         let expected = self.expected_error(sent);
+        let even = matches!(sent.ask, Ask::Allocate { even: true, .. });
+        let had = Family::ALL.map(|family| self.has_port(family, even));
         let response = self.pair.exchange(sent.client, &sent.datagram);
         if response.class == wire::ERROR {
             // 438: a nonce is good for an hour. Everything else follows from what was granted.
@@ -232,32 +272,53 @@ impl World {
         let granted = &mut self.granted[sent.client];
         let seconds = |seconds: u64| now + seconds * SECOND;
         match &sent.ask {
-            Ask::Allocate { lifetime, even } => {
-                if let Some(granted) = granted {
-                    assert_eq!(response.relayed(), granted.relayed, "TURN-083");
-                    assert_eq!(u64::from(response.lifetime()), (granted.expires - now) / SECOND);
-                } else {
-                    let asked = lifetime.unwrap_or(0).clamp(600, 3600);
-                    assert_eq!(response.lifetime(), asked);
-                    assert!(!even || response.relayed().port().is_multiple_of(2));
-                    *granted = Some(Granted {
-                        relayed: response.relayed(),
+            Ask::Allocate { lifetime, even, families } => {
+                let relayed = response.addresses(0x0016);
+                let asked = lifetime.unwrap_or(0).clamp(600, 3600);
+                let granted = granted.get_or_insert_with(|| {
+                    let missing = families.iter().filter(|&&family| !had[family as usize - 1]).count();
+                    assert_eq!(
+                        (relayed.len(), response.has(0x8001)),
+                        (families.len() - missing, missing > 0)
+                    );
+                    assert!(!even || relayed.iter().all(|relayed| relayed.port().is_multiple_of(2)));
+                    let end = seconds(asked.into());
+                    Granted {
+                        relayed: relayed.iter().map(|&r| (Family::of(r.ip()), (r, end))).collect(),
                         username: sent.username,
                         transaction: response.transaction,
-                        expires: seconds(asked.into()),
+                        deleted_by: None,
                         permissions: BTreeMap::new(),
                         channels: BTreeMap::new(),
-                    });
-                }
+                    }
+                });
+                assert_eq!(
+                    relayed,
+                    granted.relayed.values().map(|&(r, _)| r).collect::<Vec<_>>(),
+                    "TURN-083"
+                );
+                let expires = granted.relayed.values().map(|&(_, expires)| expires).min().unwrap();
+                assert_eq!(u64::from(response.lifetime()), (expires - now) / SECOND);
             }
-            Ask::Refresh { lifetime: Some(0) } => {
-                assert_eq!(response.lifetime(), 0);
-                *granted = None;
-            }
-            Ask::Refresh { lifetime } => {
-                let asked = lifetime.unwrap_or(0).clamp(600, 3600);
+            Ask::Refresh { lifetime, family } => {
+                let live = granted.as_mut().expect("TURN-009");
+                let families: Vec<_> = live.relayed.keys().copied().collect();
+                let meant = families.into_iter().filter(|&of| family.is_none_or(|family| family == of));
+                let asked = if *lifetime == Some(0) { 0 } else { lifetime.unwrap_or(0).clamp(600, 3600) };
                 assert_eq!(response.lifetime(), asked);
-                granted.as_mut().expect("TURN-009").expires = seconds(asked.into());
+                for family in meant {
+                    if asked == 0 {
+                        live.end(family);
+                    } else if let Some((_, expires)) = live.relayed.get_mut(&family) {
+                        *expires = seconds(asked.into());
+                    }
+                }
+                if asked == 0 {
+                    live.deleted_by = Some(response.transaction);
+                }
+                if live.relayed.is_empty() {
+                    *granted = None;
+                }
             }
             Ask::CreatePermission { .. } => {
                 let granted = granted.as_mut().expect("TURN-009");
@@ -280,11 +341,10 @@ impl World {
     /// How a request must be refused, if it must.
     fn expected_error(&self, sent: &Sent) -> Option<u16> {
         let Some(granted) = &self.granted[sent.client] else {
-            let Ask::Allocate { even, .. } = sent.ask else { return Some(437) };
-            let taken: Vec<_> = self.granted.iter().flatten().map(|granted| granted.relayed.port()).collect();
-            let mut ports = PORTS.filter(|port| !even || port.is_multiple_of(2));
-            return ports.all(|port| taken.contains(&port)).then_some(508);
+            let Ask::Allocate { even, families, .. } = sent.ask else { return Some(437) };
+            return families.iter().all(|&family| !self.has_port(family, even)).then_some(508);
         };
+        let is_foreign = sent.peers.iter().any(|&peer| granted.relayed_of(peer).is_none());
         match &sent.ask {
             Ask::Allocate { .. } => (granted.transaction != sent.datagram[8..20]).then_some(437),
             _ if granted.username != sent.username => Some(441),
@@ -292,20 +352,38 @@ impl World {
                 let mut channels = granted.channels.iter();
                 let is_conflict =
                     channels.any(|(bound, (peer, _))| (bound == number) != (*peer == sent.peers[0]));
-                is_conflict.then_some(400)
+                is_conflict.then_some(400).or(is_foreign.then_some(443))
             }
-            Ask::Refresh { .. } | Ask::CreatePermission { .. } => None,
+            Ask::CreatePermission { .. } => is_foreign.then_some(443),
+            Ask::Refresh { lifetime, family } => {
+                let is_there = family.is_none_or(|family| granted.relayed.contains_key(&family));
+                let is_again =
+                    *lifetime == Some(0) && granted.deleted_by.is_some_and(|by| by == sent.datagram[8..20]);
+                (!is_there && !is_again).then_some(443)
+            }
         }
+    }
+
+    /// Whether a port of the family is free, and even where that is asked for.
+    fn has_port(&self, family: Family, even: bool) -> bool {
+        let relayed = self.granted.iter().flatten().filter_map(|granted| granted.relayed.get(&family));
+        let taken: Vec<_> = relayed.map(|(relayed, _)| relayed.port()).collect();
+        PORTS.filter(|port| !even || port.is_multiple_of(2)).any(|port| !taken.contains(&port))
     }
 
     /// Forgets what has ended by now.
     fn expire(&mut self) {
         let now = self.pair.now;
         for granted in &mut self.granted {
-            if let Some(live) = granted.as_mut().filter(|granted| granted.expires > now) {
-                live.permissions.retain(|_, expires| *expires > now);
-                live.channels.retain(|_, (_, expires)| *expires > now);
-            } else {
+            let Some(live) = granted else { continue };
+            live.permissions.retain(|_, expires| *expires > now);
+            live.channels.retain(|_, (_, expires)| *expires > now);
+            for family in Family::ALL {
+                if live.relayed.get(&family).is_some_and(|&(_, expires)| expires <= now) {
+                    live.end(family);
+                }
+            }
+            if live.relayed.is_empty() {
                 *granted = None;
             }
         }
@@ -335,17 +413,18 @@ impl World {
             assert!(happened.is_silence(), "data without a live permission: {happened:?}");
             return;
         };
-        if peer.ip() != sender.relayed.ip() {
-            assert_eq!(happened.to_peer(), (sender.relayed, peer, &b"data"[..]));
+        let relayed = sender.relayed_of(peer).expect("what is permitted has a relayed address");
+        if peer.ip() != relayed.ip() {
+            assert_eq!(happened.to_peer(), (relayed, peer, &b"data"[..]));
             return;
         }
         let receiver = self
             .granted
             .iter()
-            .position(|granted| granted.as_ref().is_some_and(|granted| granted.relayed == peer))
-            .filter(|&to| permitted(self.granted[to].as_ref().unwrap(), sender.relayed.ip()));
+            .position(|granted| granted.as_ref().is_some_and(|granted| granted.has_relayed(peer)))
+            .filter(|&to| permitted(self.granted[to].as_ref().unwrap(), relayed.ip()));
         match receiver {
-            Some(receiver) => self.assert_delivered(receiver, sender.relayed, happened),
+            Some(receiver) => self.assert_delivered(receiver, relayed, happened),
             None => assert!(happened.is_silence(), "a hairpin without the receiver's permission"),
         }
     }
@@ -353,7 +432,9 @@ impl World {
     fn peer_sends(&mut self, client: usize, peer: &str) {
         self.expire();
         let Some(granted) = self.granted[client].clone() else { return };
-        let happened = self.pair.peer_sends(granted.relayed, peer, b"data");
+        let to = granted.relayed_of(peer.parse().unwrap());
+        let Some(to) = to else { return };
+        let happened = self.pair.peer_sends(to, peer, b"data");
         let peer: SocketAddr = peer.parse().unwrap();
         if granted.permissions.contains_key(&peer.ip()) {
             self.assert_delivered(client, peer, &happened);
@@ -386,30 +467,28 @@ impl World {
                 assert!(granted.is_none() && session.is_none(), "{granted:?}, but {session:?}");
                 continue;
             };
-            assert_eq!(session.relayed[0].expires, granted.expires);
-            assert_eq!(session.relayed[0].address.0, granted.relayed);
+            let addresses: Vec<_> = session.relayed.iter().map(|r| (r.address.0, r.expires)).collect();
+            assert_eq!(addresses, granted.relayed.values().copied().collect::<Vec<_>>());
             assert_eq!(session.permissions, granted.permissions.clone().into_iter().collect::<Vec<_>>());
             let channels: Vec<_> =
                 session.channels.iter().map(|c| (c.number.get(), (c.peer.0, c.expires))).collect();
             assert_eq!(channels, granted.channels.clone().into_iter().collect::<Vec<_>>());
 
-            relayed.insert(session.relayed[0].address);
-            deadlines.insert(granted.expires);
+            relayed.extend(session.relayed.iter().map(|relayed| relayed.address));
+            deadlines.extend(addresses.iter().map(|&(_, expires)| expires));
             deadlines.extend(granted.permissions.values());
             for (number, (peer, expires)) in &granted.channels {
                 deadlines.insert(*expires);
                 if let Some(permission) = granted.permissions.get(&peer.ip()) {
-                    let until = (*expires).min(*permission).min(granted.expires);
+                    let (relayed, end) = granted.relayed[&Family::of(peer.ip())];
+                    let until = (*expires).min(*permission).min(end);
                     for direction in [Direction::ToPeer, Direction::ToClient] {
-                        flows.insert(
-                            (five_tuple, *number, *peer, session.relayed[0].address, direction),
-                            until,
-                        );
+                        flows.insert((five_tuple, *number, *peer, relayed, direction), until);
                     }
                 }
             }
         }
-        assert_eq!(sessions.len(), relayed.len());
+        assert_eq!(sessions.len(), self.granted.iter().flatten().count());
         assert_eq!(self.pair.open, relayed, "every open relayed address is somebody's");
         let installed: BTreeMap<_, _> = self
             .pair
@@ -417,7 +496,7 @@ impl World {
             .values()
             .map(|flow| {
                 let id = flow.id;
-                let name = (id.five_tuple, id.channel.get(), id.peer.0, id.relayed, id.direction);
+                let name = (id.five_tuple, id.channel.get(), id.peer.0, id.relayed.0, id.direction);
                 (name, flow.expires)
             })
             .collect();
@@ -435,7 +514,7 @@ impl World {
         self.check();
         for port in PORTS {
             let client = self.pair.add_client(&format!("203.0.113.200:{port}"));
-            self.pair.allocate(client);
+            self.pair.allocate_dual(client);
         }
     }
 }
@@ -444,7 +523,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn turn_022_030_100_145_148_stun_026_dp_064_065_066_068_core_model_and_flows_agree(
+    fn turn_022_030_094_097_100_145_148_stun_026_dp_064_065_066_068_core_model_and_flows_agree(
         strict in any::<bool>(),
         steps in vec(step(), 1..80),
     ) {

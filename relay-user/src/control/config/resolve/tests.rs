@@ -391,8 +391,9 @@ fn the_lowest_mtu_of_ipv6_is_what_every_link_has() {
 }
 
 #[test]
-fn stun_147_software_is_said_unless_switched_off() {
-    assert!(resolved("").unwrap().software.unwrap().starts_with("turnpike "));
+fn stun_146_147_software_and_its_version_are_said_unless_switched_off() {
+    let software = concat!("turnpike ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(resolved("").unwrap().software.as_deref(), Some(software));
     assert_eq!(resolved("software = false").unwrap().software, None);
 }
 
