@@ -216,11 +216,15 @@ impl Model {
                 return one(400);
             }
             let Some(reservation) = self.reservations.get(&token) else { return one(508) };
+            let mut refusals = Vec::new();
             let changes_hands = reservation.username != sent.by.user.name;
             if changes_hands && self.held_by(sent.by.user.name) >= self.rules.allocations_per_user {
-                return one(486);
+                refusals.push(486);
             }
-            return self.is_redirected(sent).then(|| vec![300]);
+            if self.is_redirected(sent) {
+                refusals.push(300);
+            }
+            return (!refusals.is_empty()).then_some(refusals);
         }
         let serves = |family: u8| self.rules.relays.iter().any(|relay| Family::of(relay.ip) as u8 == family);
         if ask.family.is_some() && ask.additional.is_some() {
