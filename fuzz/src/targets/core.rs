@@ -143,7 +143,7 @@ impl World {
     fn take(&mut self, step: &Step<'_>) -> Happened {
         let which = |client: &u8| usize::from(*client) % CLIENTS.len();
         match step {
-            Step::FromClient { client, meta, bytes } => self.from_client(which(client), *meta, bytes),
+            Step::FromClient { client, meta, bytes } => self.client_sends(which(client), *meta, bytes),
             Step::Request { client, method, attributes } => {
                 let attributes: Vec<_> = attributes.iter().map(|attribute| attribute.written(self)).collect();
                 let request = self.pair.build(which(client), method.code(), &attributes);
@@ -155,7 +155,7 @@ impl World {
                 self.pair.deliver(which(client), &send.build())
             }
             Step::ChannelData { client, channel, meta, data } => {
-                self.from_client(which(client), *meta, &wire::channel_data(number(*channel), data))
+                self.client_sends(which(client), *meta, &wire::channel_data(number(*channel), data))
             }
             Step::FromPeer { client, peer, meta, data } => {
                 let peer = peer.resolve(&self.pair);
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    fn from_client(&mut self, client: usize, meta: Meta, datagram: &[u8]) -> Happened {
+    fn client_sends(&mut self, client: usize, meta: Meta, datagram: &[u8]) -> Happened {
         let five_tuple = self.pair.clients[client].five_tuple;
         let meta = meta.known(five_tuple.client.0.ip());
         self.pair.server.handle_client(self.pair.now, five_tuple, meta, datagram);

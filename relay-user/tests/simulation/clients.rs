@@ -36,13 +36,17 @@ impl World {
     /// A client does what clients do, now and then badly.
     pub fn act(&mut self, client: usize) {
         let Some(mut by) = self.clients[client].sender() else { return self.ask_for_a_nonce(client) };
-        let has = self.model.granted.contains_key(&by.five_tuple);
+        let families = self.model.granted.get(&by.five_tuple).map_or(0, |granted| granted.relayed.len());
+        let has = families > 0;
         let ask = match self.rng.random_range(0..100) {
             0..3 => Ask::Binding,
             3..10 => self.allocate(),
             10..95 if !has => self.allocate(),
             10..25 => Ask::Refresh { lifetime: self.lifetime(), family: self.family(0.15) },
-            25..33 => Ask::Refresh { lifetime: Some(0), family: self.family(0.3) },
+            25..33 => {
+                let family = self.family(if families > 1 { 0.8 } else { 0.1 });
+                Ask::Refresh { lifetime: Some(0), family }
+            }
             33..62 => {
                 let peers = *[0, 1, 1, 1, 1, 1, 2, 3].choose(&mut self.rng).unwrap();
                 Ask::CreatePermission { peers: (0..peers).map(|_| self.peer(client)).collect() }
@@ -61,7 +65,12 @@ impl World {
     pub fn allocate(&mut self) -> Ask {
         let lifetime = self.lifetime();
         let token = self.token.filter(|_| self.rng.random_bool(0.2));
-        let family = if token.is_some() { self.family(0.05) } else { self.family(0.3) };
+        let serves_ipv4 = self.model.rules.relays[0].ip.is_ipv4();
+        let family = match token {
+            Some(_) => self.family(0.05),
+            None if !serves_ipv4 && self.rng.random_bool(0.9) => Some(2),
+            None => self.family(0.3),
+        };
         let rng = &mut self.rng;
         let transport = match rng.random_range(0..100) {
             0 => None,

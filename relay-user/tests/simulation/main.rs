@@ -25,7 +25,8 @@ use std::thread;
 use tally::Tally;
 use world::World;
 
-const WORLDS: u64 = 1_000;
+/// Most have a hundred sessions; those that send their clients elsewhere have none.
+const WORLDS: u64 = 1_080;
 
 #[test]
 fn a_hundred_thousand_sessions() {
@@ -45,7 +46,7 @@ fn a_hundred_thousand_sessions() {
     });
     tally.print();
     if seed.is_none() {
-        let rare = tally.rare(tally.of("session"));
+        let rare = tally.rare();
         assert!(rare.is_empty(), "rare, so hardly tested: {rare:#?}");
     }
 }

@@ -2,7 +2,7 @@
 //! core but what responses say that the server is free to choose: relayed addresses and tokens.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
 };
@@ -54,6 +54,8 @@ pub struct Granted {
     missing: Option<(u8, u16)>,
     /// The Refresh that deleted one of two relayed addresses.
     deleted_by: Option<[u8; 12]>,
+    /// Channel numbers that are free again.
+    expired: BTreeSet<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -374,10 +376,11 @@ impl Model {
                 let old = granted.channels.insert(number, (peer, until(600)));
                 // "Where the texts disagree": unless strict, a bound peer's permission lives as long.
                 granted.permit(peer.ip(), until(if self.rules.strict_permissions { 300 } else { 600 }));
-                match (old, hairpin) {
-                    (Some(_), _) => "channel: refreshed",
-                    (None, false) => "channel: bound",
-                    (None, true) => "channel: bound to a relayed address",
+                match (old, granted.expired.remove(&number), hairpin) {
+                    (Some(_), ..) => "channel: refreshed",
+                    (None, true, _) => "channel: bound again after its end",
+                    (None, false, false) => "channel: bound",
+                    (None, false, true) => "channel: bound to a relayed address",
                 }
             }
         }
@@ -447,6 +450,7 @@ impl Model {
                 token,
                 missing,
                 deleted_by: None,
+                expired: BTreeSet::new(),
             },
         );
         what
@@ -498,7 +502,7 @@ impl Model {
             lives
         });
         self.granted.retain(|_, granted| {
-            let Granted { relayed, channels, .. } = granted;
+            let Granted { relayed, channels, expired, .. } = granted;
             relayed.retain(|_, relayed| {
                 relayed.permissions.retain(|_, &mut expires| {
                     let lives = expires > now;
@@ -509,9 +513,10 @@ impl Model {
                 });
                 relayed.expires > now
             });
-            channels.retain(|_, (peer, expires)| {
+            channels.retain(|&number, (peer, expires)| {
                 let lives = *expires > now;
                 if !lives {
+                    expired.insert(number);
                     ended("channel: expired");
                 }
                 lives && relayed.contains_key(&Family::of(peer.ip()))

@@ -95,12 +95,12 @@ impl World {
             Route::ToClient { five_tuple, channel: Some(number), .. } => {
                 assert!(happened.to_client().all(|(to, _)| to == five_tuple));
                 assert_eq!(happened.datagram(), wire::channel_data(number, b"data"));
-                "to client, channel"
+                "to a client's channel"
             }
             Route::ToClient { five_tuple, channel: None, shown } => {
                 assert!(happened.to_client().all(|(to, _)| to == five_tuple));
                 assert_eq!(happened.data_indication(), (shown, b"data".to_vec()));
-                "to client, indication"
+                "to a client in an indication"
             }
         };
         self.tally.count(&format!("{what}: {how}"));
