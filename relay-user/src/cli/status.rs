@@ -30,6 +30,12 @@ fn describe(status: &Status) -> String {
     if let Some(reason) = &status.datapath.reason {
         facts.insert(1, fact("warning", reason));
     }
+    if status.reservations > 0 {
+        facts.push(fact(
+            "reservations",
+            format!("{} (ports held for a second allocation)", status.reservations),
+        ));
+    }
     if status.datapath.not_installed > 0 {
         facts.push(fact(
             "not in kernel",
@@ -131,6 +137,7 @@ mod tests {
             allocations: 2,
             permissions: 3,
             channels: 4,
+            reservations: 1,
             fast_path: Default::default(),
             slow_path: Default::default(),
             punts: BTreeMap::from([("control".to_owned(), 12), ("ttl".to_owned(), 0)]),
@@ -146,9 +153,10 @@ mod tests {
         for said in [
             "pid 7, up 1 min 5 s",
             "xdp-generic eth0 (xdp-generic)",
-            "warning      eth0: the driver has no native mode",
+            "warning       eth0: the driver has no native mode",
             "udp://192.0.2.1:3478",
             "99.0 %",
+            "reservations  1 (ports held",
             "control  12",
             "packets dropped: none",
             "responses:\n  allocate  486 Allocation Quota Reached  2\n  allocate  success                       5\n",

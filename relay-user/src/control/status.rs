@@ -25,6 +25,8 @@ pub struct Status {
     pub permissions: usize,
     /// Live channel bindings.
     pub channels: usize,
+    /// Ports held for whoever brings their reservation token.
+    pub reservations: usize,
     /// Forwarded in the kernel.
     pub fast_path: Relayed,
     /// Relayed by the daemon.

@@ -85,6 +85,7 @@ pub(super) fn status(sources: &Sources<'_>) -> Status {
         allocations: totals.allocations,
         permissions: totals.permissions,
         channels: totals.channels,
+        reservations: totals.reservations,
         fast_path: datapath.forwarded,
         slow_path: server.relayed_traffic(),
         punts: by_reason(datapath.punts.iter().copied()),

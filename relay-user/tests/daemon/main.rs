@@ -72,6 +72,7 @@ fn an_operator_sees_status_and_sessions_in_json_and_in_words() {
         }
     }
     assert!(status["punts"].is_object() && status["drops"].is_object());
+    assert_eq!(status["reservations"], 0);
     assert_eq!(status["responses"], json!({"allocate": {"401": 1, "success": 1}}));
 
     let sessions = daemon.json("sessions");

@@ -9,15 +9,18 @@ mod scene;
 #[expect(dead_code, reason = "the protocol tests use more of it")]
 mod wire;
 
+use std::net::{IpAddr, SocketAddr};
+
 use packets::{Icmp, Packet};
 use relay_user::turn::Family::{self, V4, V6};
 use scene::{Scene, Sender, bind};
+use socket2::{Domain, Protocol, Type};
 
 const CHANNEL: u16 = 0x4000;
 /// Longest that every link takes (loopback is made so), and what is to be expected of IPv6.
 const MTU: usize = 1500;
 const MIN_IPV6_MTU: usize = 1280;
-const PAIRS: [(Family, Family); 2] = [(V4, V4), (V6, V4)];
+const PAIRS: [(Family, Family); 4] = [(V4, V4), (V4, V6), (V6, V4), (V6, V6)];
 /// EF, ECT(1).
 const CLASS: u8 = 0xb9;
 
@@ -34,7 +37,7 @@ struct Path {
     client: client::Client,
     bound: Sender,
     other: Sender,
-    relayed: std::net::SocketAddr,
+    relayed: SocketAddr,
 }
 
 impl Path {
@@ -93,13 +96,15 @@ impl Path {
     }
 }
 
+/// What is sent for so much data.
+type Datagram<'a> = Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>;
+
 struct Way<'a> {
     name: &'static str,
     sender: &'a Sender,
-    receives_at: std::net::SocketAddr,
-    leaves_for: std::net::SocketAddr,
-    /// What is sent for so much data.
-    datagram: Box<dyn Fn(&[u8]) -> Vec<u8> + 'a>,
+    receives_at: SocketAddr,
+    leaves_for: SocketAddr,
+    datagram: Datagram<'a>,
     /// Bytes of UDP payload that leave for so many bytes of data.
     out: Box<dyn Fn(usize) -> usize>,
 }
@@ -143,7 +148,7 @@ impl Way<'_> {
 
 #[test]
 fn turn_173_178_196_206_208_dp_043_044_dscp_and_ecn_are_carried_between_all_families() {
-    // TURN-021, TURN-176, TURN-188, TURN-198, TURN-217, DP-042: the TTL or hop limit is one less.
+    // TURN-021, TURN-186, TURN-176, TURN-188, TURN-198, TURN-217, DP-042: the TTL or hop limit is one less.
     for pair in PAIRS {
         let Some(path) = Path::new(pair) else { return };
         for way in path.ways() {
@@ -304,4 +309,22 @@ fn turn_135_136_139_140_141_icmp_errors_of_peers_reach_the_client_as_data_indica
         path.client.socket.send_to(&wire::channel_data(CHANNEL, b"after"), path.client.server);
         assert_eq!(path.bound.receive(), b"after");
     }
+}
+
+#[test]
+fn turn_131_bytes_past_the_udp_length_are_not_relayed() {
+    let Some(path) = Path::new((V4, V4)) else { return };
+    let (source, destination) = (path.bound.address(), path.relayed);
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (source.ip(), destination.ip()) else { unreachable!("IPv4") };
+    // Length, Identification and checksum of the IP header are the kernel's to fill in.
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend([from.octets(), to.octets()].concat());
+    for word in [source.port(), destination.port(), 8 + 4, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(b"data and a surplus");
+    let raw = Protocol::from(libc::IPPROTO_RAW);
+    let socket = socket2::Socket::new(Domain::IPV4, Type::RAW, Some(raw)).unwrap();
+    socket.send_to(&packet, &SocketAddr::new(destination.ip(), 0).into()).unwrap();
+    assert_eq!(path.client.socket.receive(), wire::channel_data(CHANNEL, b"data"));
 }

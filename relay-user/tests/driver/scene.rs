@@ -83,7 +83,7 @@ impl Scene {
             ip(&format!("address add {address}/128 dev lo nodad"));
         }
         for family in Family::ALL {
-            [listener(family).ip(), client(family), peer(family)].map(wait_for_route);
+            [listener(family).ip(), client(family), peer(family)].into_iter().for_each(wait_for_route);
         }
         let packets = Packets::open();
         let (stop, stopped) = oneshot::channel();
@@ -118,7 +118,7 @@ async fn start() -> Driver {
     let config = Config {
         realm: REALM.to_owned(),
         software: None,
-        relay_addresses: RELAY[..1].iter().map(|ip| ip.parse().unwrap()).collect(),
+        relay_addresses: RELAY.map(|ip| ip.parse().unwrap()).to_vec(),
         relay_ports: 50_000..=50_999,
         external_addresses: [].into(),
         listeners: listeners.to_vec(),

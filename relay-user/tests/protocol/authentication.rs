@@ -179,7 +179,7 @@ fn stun_032_033_102_103_104_105_turn_013_every_answer_to_an_authenticated_reques
 }
 
 #[test]
-fn stun_147_software_can_be_switched_off() {
+fn stun_147_turn_251_software_can_be_switched_off() {
     let mut pair = Pair::with(|config| config.software = None);
     let response = pair.request(0, wire::ALLOCATE, &[wire::requested_transport(17)]);
     assert!(response.is_success() && !response.has(0x8022));

@@ -12,7 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use super::{LISTENER, LISTENER_V6, Lab, PORT, RELAY_ADDRESS, RELAY_CLIENT_NIC, RELAY_PEER_NIC, has_ipv6};
+use super::{
+    LISTENER, LISTENER_V6, Lab, PORT, RELAY_ADDRESS, RELAY_ADDRESS_V6, RELAY_CLIENT_NIC, RELAY_PEER_NIC,
+    has_ipv6,
+};
 use crate::{process, wait};
 
 /// How the daemon is started in the lab.
@@ -73,12 +76,10 @@ impl Relay {
             .stdout(log.try_clone()?)
             .stderr(log);
         if has_ipv6() {
-            command.args(["--listen", &format!("udp://[{LISTENER_V6}]:{PORT}")]).args([
-                "--allow-peer",
-                "fd00:1::/64",
-                "--allow-peer",
-                "fd00:2::/64",
-            ]);
+            command
+                .args(["--listen", &format!("udp://[{LISTENER_V6}]:{PORT}")])
+                .args(["--relay-address", &RELAY_ADDRESS_V6.to_string()])
+                .args(["--allow-peer", "fd00:1::/64", "--allow-peer", "fd00:2::/64"]);
         }
         let child = command
             .spawn()

@@ -54,6 +54,7 @@ pub mod attribute {
     pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
     pub const REQUESTED_TRANSPORT: u16 = 0x0019;
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 }
 
 /// A message being written.
@@ -160,10 +161,21 @@ impl<'a> Message<'a> {
         self.attributes().find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// An address attribute that is XORed with magic cookie and transaction ID.
+    /// The first address attribute of this type, which is XORed with magic cookie and transaction ID.
     pub fn xor_address(&self, kind: u16) -> Option<SocketAddr> {
-        let mut value = self.attribute(kind)?.to_vec();
-        xor(&mut value, self.bytes);
+        self.xor_addresses(kind).next()
+    }
+
+    /// All of them that are sound.
+    pub fn xor_addresses(&self, kind: u16) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        let bytes = self.bytes;
+        let values = self.attributes().filter(move |(found, _)| *found == kind);
+        values.filter_map(move |(_, value)| Self::address(value, bytes))
+    }
+
+    fn address(value: &[u8], message: &[u8]) -> Option<SocketAddr> {
+        let mut value = value.to_vec();
+        xor(&mut value, message);
         let (&[_, family, high, low], address) = value.split_first_chunk::<4>()?;
         let address = match family {
             1 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),

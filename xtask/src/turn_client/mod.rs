@@ -120,13 +120,20 @@ impl TurnClient {
         })
     }
 
+    /// Allocate for relayed transport addresses of both families (ADDITIONAL-ADDRESS-FAMILY): returns those that the
+    /// server gave.
+    pub fn allocate_both(&mut self) -> anyhow::Result<Vec<SocketAddr>> {
+        let response = self.request_allocation(|message| {
+            message.attribute(attribute::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0])
+        })?;
+        Ok(parsed(&response).xor_addresses(attribute::XOR_RELAYED_ADDRESS).collect())
+    }
+
     fn allocate_with(
         &mut self,
         fill: impl Fn(MessageBuilder) -> MessageBuilder,
     ) -> anyhow::Result<(SocketAddr, u32)> {
-        let response = self.request(Method::Allocate, |message| {
-            fill(message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]))
-        })?;
+        let response = self.request_allocation(fill)?;
         let response = parsed(&response);
         let relayed = response.xor_address(attribute::XOR_RELAYED_ADDRESS);
         Ok((
@@ -135,10 +142,27 @@ impl TurnClient {
         ))
     }
 
+    fn request_allocation(
+        &mut self,
+        fill: impl Fn(MessageBuilder) -> MessageBuilder,
+    ) -> anyhow::Result<Vec<u8>> {
+        self.request(Method::Allocate, |message| {
+            fill(message.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]))
+        })
+    }
+
     /// Refresh with a LIFETIME in seconds; 0 deletes the allocation. Returns the lifetime granted.
     pub fn refresh(&mut self, lifetime: u32) -> anyhow::Result<u32> {
         let response = self.request(Method::Refresh, |message| {
             message.attribute(attribute::LIFETIME, &lifetime.to_be_bytes())
+        })?;
+        parsed(&response).lifetime().context("no LIFETIME in the response")
+    }
+
+    /// Refresh for the relayed transport address of one family only (REQUESTED-ADDRESS-FAMILY).
+    pub fn refresh_family(&mut self, family: Family, lifetime: u32) -> anyhow::Result<u32> {
+        let response = self.request(Method::Refresh, |message| {
+            requested_family(message.attribute(attribute::LIFETIME, &lifetime.to_be_bytes()), family)
         })?;
         parsed(&response).lifetime().context("no LIFETIME in the response")
     }
@@ -293,6 +317,14 @@ impl TurnClient {
         transaction[4..].copy_from_slice(&self.next_transaction.to_be_bytes());
         transaction
     }
+}
+
+fn requested_family(message: MessageBuilder, family: Family) -> MessageBuilder {
+    let number = match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    };
+    message.attribute(attribute::REQUESTED_ADDRESS_FAMILY, &[number, 0, 0, 0])
 }
 
 /// The data of a ChannelData message (RFC 8656 section 12.4; channel numbers as in RFC 5766 section 11).

@@ -7,6 +7,7 @@ mod bpf;
 mod browser;
 mod capture;
 mod coturn;
+mod dual;
 mod fallback;
 mod full;
 mod host_link;

@@ -12,8 +12,8 @@ use xtask::wait;
 use crate::scene::{Datapath, PASSWORD, PATIENCE, Scene, USER, bind};
 
 /// Of each pair of the client's family and that of its relayed transport address.
-const OF_EACH: usize = 5000;
-const PAIRS: [(Family, Family); 2] = [(V4, V4), (V6, V4)];
+const OF_EACH: usize = 2500;
+const PAIRS: [(Family, Family); 4] = [(V4, V4), (V4, V6), (V6, V4), (V6, V6)];
 const ALL: u64 = (OF_EACH * PAIRS.len()) as u64;
 /// One allocation in so many is tried out.
 const SAMPLE: usize = 100;

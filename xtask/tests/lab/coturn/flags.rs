@@ -1,14 +1,15 @@
 //! Each of the client's flags that make it ask or send differently, from clients on IPv4 and IPv6, to peers on both:
 //! nothing is lost, it goes the way that was asked for, and the counters are exact.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
 
 use xtask::lab::{CLIENT_NIC, Family};
+use xtask::wait;
 
-use super::{CONFIG, ECHO_PORT, EchoPeer, total, uclient};
+use super::{CONFIG, EchoPeer, total, uclient};
 use crate::capture::{Captures, Total};
-use crate::scene::{Datapath, Scene};
+use crate::scene::{Datapath, PATIENCE, Scene};
 
 /// So many that a lost one shows, and few enough that all runs go side by side.
 const MESSAGES: u64 = 20;
@@ -45,16 +46,28 @@ const fn run(client: Family, peer: Family, way: Way, flags: &'static [&'static s
     Run { client, peer, way, flags }
 }
 
-/// `-x` and `-X` ask for an IPv6 or an IPv4 relayed address, `-Z` for both, `-c` does without RTCP (and so without
+/// `-x` and `-X` ask for an IPv6 or an IPv4 relayed address, `-c` does without RTCP (and so without
 /// EVEN-PORT and RESERVATION-TOKEN), `-s` sends indications, `-y` sends to the next client, `-D` pads ChannelData, `-g`
 /// asks for DONT-FRAGMENT.
-const RUNS: [Run; 6] = [
+const RUNS: [Run; 18] = [
     run(V4, V4, Channel, &["-c"]),
+    run(V4, V4, Channel, &["-X"]),
+    run(V6, V4, Channel, &["-X"]),
+    run(V4, V6, Channel, &["-x"]),
+    run(V6, V6, Channel, &["-x"]),
     run(V4, V4, Indication, &["-X", "-c", "-s"]),
     run(V6, V4, Indication, &["-X", "-c", "-s"]),
+    run(V4, V6, Indication, &["-x", "-c", "-s"]),
+    run(V6, V6, Indication, &["-x", "-s"]),
     run(V4, V4, HairpinChannel, &["-X", "-c", "-y"]),
+    run(V4, V6, HairpinChannel, &["-x", "-c", "-y"]),
     run(V6, V4, HairpinIndication, &["-X", "-c", "-y", "-s"]),
+    run(V6, V6, HairpinIndication, &["-x", "-c", "-y", "-s"]),
     run(V4, V4, Channel, &["-X", "-c", "-D"]),
+    run(V6, V6, Channel, &["-x", "-c", "-D"]),
+    run(V4, V4, Indication, &["-X", "-c", "-g", "-s"]),
+    run(V4, V4, Channel, &["-X", "-c", "-g"]),
+    run(V6, V6, Indication, &["-x", "-c", "-g", "-s"]),
 ];
 
 #[test]
@@ -111,8 +124,10 @@ fn all_flags_and_families(datapath: Datapath) {
         expected.add(run.way, up[wanted], down[0].plus(down[1]));
     }
 
-    let to_echo = captured.peer.datagrams(|_, to| to.port() == ECHO_PORT);
-    let echoed = captured.peer.datagrams(|from, _| from.port() == ECHO_PORT);
+    // RTCP goes to the next port.
+    let is_echo = |address: SocketAddr| [V4, V6].map(|family| family.peer(0)).contains(&address.ip());
+    let to_echo = captured.peer.datagrams(|_, to| is_echo(to));
+    let echoed = captured.peer.datagrams(|from, _| is_echo(from));
     let (fast, slow) = (status.fast_path, status.slow_path);
     assert_eq!(to_echo, expected.to_peer, "what the clients sent and what reached the peer");
     assert_eq!(echoed, expected.to_client, "what reached the clients and what the peer sent");
@@ -121,6 +136,35 @@ fn all_flags_and_families(datapath: Datapath) {
     assert_eq!(total(fast.hairpin + slow.hairpin), expected.hairpin, "between clients, as counted");
     captured.client.assert_clean();
     captured.peer.assert_clean();
+}
+
+/// `-Z` asks for a relayed address of each family, but by numbers that coturn took (0x8032, 0x8033) before RFC 8656
+/// gave ADDITIONAL-ADDRESS-FAMILY and ADDRESS-ERROR-CODE others. They are optional to understand, so the allocation is
+/// an IPv4 one. The client then refreshes both addresses, or at random only one: for the IPv6 one it gets 443, and gives up.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn stun_019_dual_allocation_by_numbers_of_its_own_is_an_ipv4_one() {
+    let mut scene = Scene::with_config("coturn-dual", Datapath::XdpNative, CONFIG);
+    let _peer = EchoPeer::start(&scene, &[V4.peer(0)]);
+    for family in [V4, V6] {
+        let mut refused = false;
+        let loss_free = || {
+            let mut client = uclient(&scene, V4.peer(0));
+            client.args(["-Z", "-n", "20", "-m", "1", &family.listener().ip().to_string()]);
+            let output = client.output().expect("coturn's client is installed");
+            let text = String::from_utf8_lossy(&output.stdout);
+            if !output.status.success() {
+                refused = true;
+                assert!(text.contains("error 443"), "{text}");
+                return None;
+            }
+            assert!(text.contains("Total lost packets 0 "), "{text}");
+            refused.then_some(())
+        };
+        wait::until(PATIENCE, loss_free)
+            .expect("by chance, the client never asks for what it has not, or always");
+    }
+    assert!(scene.relay.is_running(), "{}", scene.relay.log_tail());
 }
 
 /// What the relay should have counted.
