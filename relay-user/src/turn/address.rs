@@ -139,3 +139,18 @@ impl fmt::Display for ChannelNumber {
         write!(f, "0x{:04x}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_5_tuple_is_shown_with_its_transport_and_both_ends() {
+        let five_tuple = FiveTuple {
+            client: ClientAddr("[2001:db8::1]:4000".parse().unwrap()),
+            server: ServerAddr("[2001:db8::2]:3478".parse().unwrap()),
+            transport: Transport::Udp,
+        };
+        assert_eq!(five_tuple.to_string(), "udp:[2001:db8::1]:4000->[2001:db8::2]:3478");
+    }
+}

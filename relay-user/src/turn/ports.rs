@@ -197,11 +197,15 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(3);
             let mut ports = RelayedPorts::new(&ips(1), &(49_152..=65_535));
             let mut quarters = [0; 4];
+            let mut in_their_words = BTreeSet::new();
             for _ in 0..400 {
                 let RelayedAddr(address) = ports.take(Family::V4, parity, &mut rng).unwrap();
                 quarters[(address.port() as usize - 49_152) / 4096] += 1;
+                in_their_words.insert(address.port() % 64);
             }
             assert!(quarters.iter().all(|&n| n > 50), "{quarters:?}");
+            let wanted = if parity == Parity::Any { 60 } else { 30 };
+            assert!(in_their_words.len() >= wanted, "{in_their_words:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    Answer,
     ask::{Ask, Flaw, Sent},
     wire::Message,
 };
@@ -20,10 +21,12 @@ pub enum Difference {
     LenientLifetime,
     PartialPermissions,
     LastCounts,
+    TransportLate,
+    RepeatedDeletion,
 }
 
 impl Difference {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::RepeatedAllocate,
         Self::ChannelOfAnotherPeer,
         Self::OldChannelNumbers,
@@ -34,18 +37,22 @@ impl Difference {
         Self::LenientLifetime,
         Self::PartialPermissions,
         Self::LastCounts,
+        Self::TransportLate,
+        Self::RepeatedDeletion,
     ];
 
     /// Why the responses to a request differ, if that is known.
     pub fn explain(sent: &Sent, ours: Option<&Message>, theirs: Option<&Message>) -> Option<Self> {
-        let code = |response: Option<&Message>| response.map(|response| crate::answer(response).0);
+        let code = |response: Option<&Message>| response.map(|response| Answer::of(response).code);
         if sent.flaw == Flaw::Torn && theirs.is_none() {
             return Some(Self::DropsTorn);
         }
         match (&sent.ask, code(ours)?, code(theirs)?) {
+            (Ask::Refresh { lifetime: Some(0), family: Some(_) }, 0, 443) => Some(Self::RepeatedDeletion),
+            (Ask::Allocate(_), 442, 400) => Some(Self::TransportLate),
             (Ask::Allocate(_), 0, 437) => Some(Self::RepeatedAllocate),
             (_, 401, _) if sent.flaw == Flaw::WrongRealm => Some(Self::AnyRealm),
-            (_, 420, 437) => Some(Self::LateUnknownAttribute),
+            (_, 420, 437 | 400) => Some(Self::LateUnknownAttribute),
             (Ask::Allocate(_) | Ask::Refresh { .. }, 400, _) if sent.flaw == Flaw::Malformed => {
                 Some(Self::LenientLifetime)
             }
@@ -73,7 +80,7 @@ impl fmt::Display for Difference {
                 "it drops a request with an attribute beyond its end (STUN-127, STUN-138: 400)"
             }
             Self::LateUnknownAttribute => {
-                "it looks for the allocation before it looks for unknown attributes (STUN-015: 420)"
+                "it looks at the allocation and the families before it looks for unknown attributes (STUN-015: 420)"
             }
             Self::AnyRealm => {
                 "it does not read REALM (RFC 8489 section 9.2.4: a user name is valid within a realm)"
@@ -88,6 +95,10 @@ impl fmt::Display for Difference {
             Self::LastCounts => {
                 "of a repeated attribute the last good one counts for it (STUN-129: the first)"
             }
+            Self::TransportLate => {
+                "it looks at the address families before the transport (RFC 8656 section 7.2: 442 in step 3)"
+            }
+            Self::RepeatedDeletion => "it refuses a retransmitted deletion of one family with 443 (TURN-097)",
             Self::OldChannelNumbers => "it takes the channel numbers of RFC 5766 (TURN-150: 400)",
         })
     }

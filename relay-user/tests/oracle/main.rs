@@ -15,7 +15,11 @@ mod theirs;
 #[path = "../protocol/wire.rs"]
 mod wire;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::LazyLock,
+};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
@@ -23,7 +27,7 @@ use ask::{Allocate, Ask, Flaw, Nonce, Sender, Sent, User};
 use difference::Difference;
 use ours::Ours;
 use pair::{Auth, LISTENER, PASSWORD, SECOND, USER};
-use relay_user::turn::{ClientAddr, FiveTuple, ServerAddr, Transport};
+use relay_user::turn::{ClientAddr, Family, FiveTuple, ServerAddr, Transport};
 use theirs::Theirs;
 use wire::{Builder, Message};
 
@@ -63,7 +67,8 @@ fn two_implementations_answer_alike() {
         println!("{count:>8}  {what}");
     }
     for what in [
-        "success",
+        "success, 1 relayed addresses",
+        "success, 2 relayed addresses",
         "error 400",
         "error 401",
         "error 420",
@@ -150,8 +155,11 @@ impl Sequence {
             _ => Flaw::None,
         };
         let again = self.sent.last().filter(|sent| sent.0 == client && flaw == Flaw::None).cloned();
+        // Deletions more often than others, for what happens then is the most delicate.
+        let likely =
+            |ask: &Ask| if matches!(ask, Ask::Refresh { lifetime: Some(0), .. }) { 0.6 } else { 0.1 };
         let (transaction, ask) = match again {
-            Some((_, transaction, ask)) if self.rng.random_bool(0.1) => (transaction, ask),
+            Some((_, transaction, ask)) if self.rng.random_bool(likely(&ask)) => (transaction, ask),
             _ => (self.transaction(), self.ask(client)),
         };
         self.sent.push((client, transaction, ask.clone()));
@@ -160,15 +168,16 @@ impl Sequence {
         let sent = Sent::new(by, transaction, ask.clone(), flaw);
         let ours = response(self.ours.client_sends(self.now, client, &sent.datagram));
         let theirs = self.ask_them(&sent, theirs);
-        let expected = ours.as_ref().map(answer);
-        let what = expected.map_or("silence".to_owned(), |(code, _)| match code {
-            0 => "success".to_owned(),
-            _ => format!("error {code}"),
-        });
+        let expected = ours.as_ref().map(Answer::of);
+        let what = match &expected {
+            None => "silence".to_owned(),
+            Some(Answer { code: 0, relayed, .. }) => format!("success, {} relayed addresses", relayed.len()),
+            Some(Answer { code, .. }) => format!("error {code}"),
+        };
         *tally.entry(what).or_default() += 1;
-        if theirs.as_ref().map(answer) == expected {
+        if theirs.as_ref().map(Answer::of) == expected {
             self.mixed |= matches!(&ask, Ask::CreatePermission { peers } if peers.len() > 1)
-                && expected == Some((443, None));
+                && expected.is_some_and(|expected| expected.code == 443);
             return true;
         }
         let difference = Difference::explain(&sent, ours.as_ref(), theirs.as_ref());
@@ -224,19 +233,21 @@ impl Sequence {
             1 => Some(1),
             _ => Some(17),
         };
-        Ask::Allocate(Allocate {
-            transport,
-            lifetime,
-            family: None,
-            additional: None,
-            even: None,
-            token: None,
-            dont_fragment: false,
-        })
+        let (family, additional) = *[
+            (None, None),
+            (Some(1), None),
+            (Some(2), None),
+            (None, Some(2)),
+            (None, Some(1)),
+            (Some(1), Some(2)),
+        ]
+        .choose(&mut self.rng)
+        .unwrap();
+        Ask::Allocate(Allocate { transport, lifetime, family, additional, ..Allocate::default() })
     }
 
     fn peer(&mut self) -> SocketAddr {
-        if self.rng.random_bool(0.1) {
+        if self.rng.random_bool(0.3) {
             return "[2600::8]:5000".parse().unwrap();
         }
         ([8, 8, 8, self.rng.random_range(8..10)], self.rng.random_range(5000..5002)).into()
@@ -260,12 +271,7 @@ impl Sequence {
     }
 
     fn peer_sends(&mut self, client: FiveTuple, tally: &mut BTreeMap<String, u64>) -> bool {
-        let peer = loop {
-            let peer = self.peer();
-            if peer.is_ipv4() {
-                break peer;
-            }
-        };
+        let peer = self.peer();
         let ours = self.ours.peer_sends(self.now, client, peer, b"data");
         let theirs = self.theirs.peer_sends(self.now, client, peer, b"data");
         self.same(&ours, &theirs, tally)
@@ -314,10 +320,23 @@ fn response(outs: Vec<Out>) -> Option<Message> {
     }
 }
 
-/// What a response comes to: its error code, or 0, and the lifetime.
-fn answer(response: &Message) -> (u16, Option<u32>) {
-    let code = if response.is_success() { 0 } else { response.error() };
-    (code, response.has(0x000d).then(|| response.lifetime()))
+/// What a response comes to, whichever addresses the server has chosen.
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    /// 0: success.
+    code: u16,
+    lifetime: Option<u32>,
+    relayed: BTreeSet<Family>,
+}
+
+impl Answer {
+    fn of(response: &Message) -> Self {
+        Self {
+            code: if response.is_success() { 0 } else { response.error() },
+            lifetime: response.has(0x000d).then(|| response.lifetime()),
+            relayed: response.addresses(0x0016).into_iter().map(|address| Family::of(address.ip())).collect(),
+        }
+    }
 }
 
 fn nonce(client: FiveTuple, now: u64, outs: &[Out]) -> Nonce {

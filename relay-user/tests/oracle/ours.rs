@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use relay_user::turn::{FiveTuple, Output};
+use relay_user::turn::{Family, FiveTuple, Output};
 
 use crate::{
     Out, Server,
@@ -17,6 +17,7 @@ impl Ours {
     pub fn new() -> Self {
         Self(Pair::with(|config| {
             config.strict_permissions = true;
+            config.relay_addresses.push("2a0a:1::1".parse().unwrap());
             config.limits.unauthenticated_per_second = 0;
         }))
     }
@@ -38,8 +39,10 @@ impl Server for Ours {
     fn peer_sends(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
         self.0.now = now;
         let session = self.0.server.sessions().find(|session| session.five_tuple == to);
-        let Some(session) = session else { return vec![] };
-        outs(&self.0.peer_sends(session.relayed[0].address.0, &peer.to_string(), data))
+        let mut relayed = session.into_iter().flat_map(|session| session.relayed);
+        let same_family = relayed.find(|relayed| relayed.address.family() == Family::of(peer.ip()));
+        let Some(relayed) = same_family else { return vec![] };
+        outs(&self.0.peer_sends(relayed.address.0, &peer.to_string(), data))
     }
 
     fn time(&mut self, now: u64) {

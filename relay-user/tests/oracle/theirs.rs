@@ -1,12 +1,15 @@
 //! The other implementation, and what a driver does for it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
-use relay_user::turn::{ClientAddr, FiveTuple, ServerAddr, Transport};
+use relay_user::turn::{ClientAddr, Family, FiveTuple, ServerAddr, Transport};
 use turn_server_proto::{
     api::{Transmit, TurnServerApi, TurnServerPollRet},
     server::TurnServer,
-    types::{Instant, TransportType},
+    types::{AddressFamily, Instant, TransportType},
 };
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
 
 pub struct Theirs {
     server: TurnServer,
-    relayed: BTreeMap<FiveTuple, SocketAddr>,
+    relayed: BTreeMap<(FiveTuple, Family), SocketAddr>,
     next_port: u16,
 }
 
@@ -40,8 +43,12 @@ impl Theirs {
                     family,
                 } => {
                     self.next_port += 1;
-                    let relayed = SocketAddr::new([192, 0, 2, 1].into(), self.next_port);
-                    self.relayed.insert(five_tuple(listen_addr, client_addr), relayed);
+                    let ip: IpAddr = match family {
+                        AddressFamily::IPV4 => [192, 0, 2, 1].into(),
+                        _ => [0x2a0a, 1, 0, 0, 0, 0, 0, 1].into(),
+                    };
+                    let relayed = SocketAddr::new(ip, self.next_port);
+                    self.relayed.insert((five_tuple(listen_addr, client_addr), Family::of(ip)), relayed);
                     self.server.allocated_socket(
                         transport,
                         listen_addr,
@@ -80,7 +87,7 @@ impl Server for Theirs {
     }
 
     fn peer_sends(&mut self, now: u64, to: FiveTuple, peer: SocketAddr, data: &[u8]) -> Vec<Out> {
-        let Some(&relayed) = self.relayed.get(&to) else { return vec![] };
+        let Some(&relayed) = self.relayed.get(&(to, Family::of(peer.ip()))) else { return vec![] };
         self.receive(now, peer, relayed, data)
     }
 

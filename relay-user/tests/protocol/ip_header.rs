@@ -327,3 +327,18 @@ fn turn_126_send_to_a_family_without_a_relayed_address_sends_nothing() {
     assert!(path.pair.send(0, PEER, b"x").is_silence());
     assert_eq!(path.pair.drops("address_family"), 1);
 }
+
+/// What a hairpin carries into the second half is of the relayed addresses' family, whatever the sender's was.
+#[test]
+fn a_hairpin_leaves_as_if_it_had_come_from_the_other_relayed_address() {
+    let Path { mut pair, relayed, .. } = Path::new((Family::V4, Family::V6));
+    let b = pair.add_client(CLIENT_IPV6);
+    pair.clients[b].five_tuple.server.0 = LISTENER_IPV6.parse().unwrap();
+    let attributes = [wire::requested_transport(17), wire::requested_family(Family::V6 as u8)];
+    let relayed_b = pair.request(b, wire::ALLOCATE, &attributes).relayed().to_string();
+    assert!(pair.permit(0, &relayed_b).is_success());
+    assert!(pair.permit(b, &relayed.to_string()).is_success());
+    // DF=0 on IPv4 would allow fragments on IPv6, but a packet that came whole on IPv6 leaves whole.
+    let ip = pair.send_with(0, META, &[wire::peer(&relayed_b), wire::data(b"x")]).ip();
+    assert_eq!(ip.fragmentation, Fragmentation::Never);
+}

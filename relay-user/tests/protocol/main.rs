@@ -28,6 +28,7 @@ mod reservation;
 mod responses;
 mod sans_io;
 mod session;
+mod settings;
 mod strangers;
 mod stun;
 mod time_limited;

@@ -28,6 +28,8 @@ use world::World;
 /// Most have a hundred sessions; those that send their clients elsewhere have none.
 const WORLDS: u64 = 1_080;
 
+// STUN-015, STUN-026, STUN-039, STUN-067, TURN-007, TURN-009, TURN-022, TURN-026, TURN-030, TURN-062, TURN-071, TURN-083,
+// TURN-085, TURN-094, TURN-095, TURN-097, TURN-102, TURN-107, TURN-113, TURN-147, TURN-159
 #[test]
 fn a_hundred_thousand_sessions() {
     let seed = std::env::var("TURNPIKE_SIMULATION_SEED").ok().map(|seed| seed.parse().unwrap());
