@@ -281,7 +281,8 @@ fn a_dual_stack_host_serves_and_relays_both_families_from_lasting_addresses() {
     {
         assert!(notes.contains(said), "{said} in {notes}");
     }
-    assert!(configuration.host_addresses.contains(&ip("fe80::7")), "no peer is on a link-local one either");
+    let link_local = ip("fe80::7").into();
+    assert!(configuration.host_addresses.contains(&link_local), "no peer is on a link-local one either");
 
     let both = resolved_on(&dual_stack(), "interfaces = [\"eth0\", \"eth1\"]").unwrap();
     assert_eq!(relays(&both), ["198.51.100.7", "2001:db8::7"], "the external side of each family");
