@@ -409,7 +409,8 @@ fn secrets_come_from_key_and_file_one_to_a_line() {
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
 
-    write(&format!("{}\r\n\n{}\n", "b".repeat(16), "c".repeat(16)), 0o640);
+    // As Windows writes it, with a byte order mark and line ends of its own.
+    write(&format!("\u{feff}{}\r\n\n{}\n", "b".repeat(16), "c".repeat(16)), 0o640);
     let configuration = resolved().unwrap();
     let secrets = configuration.auth_secrets.iter().map(|secret| secret.0.as_str()).collect::<Vec<_>>();
     assert_eq!(secrets, ["a".repeat(16), "b".repeat(16), "c".repeat(16)]);
