@@ -10,6 +10,7 @@ use super::{
 use crate::{
     control::status::{Session, Sessions},
     datapath::Traffic,
+    net::visible,
 };
 
 pub(super) fn sessions(options: &QueryOptions) -> anyhow::Result<ExitCode> {
@@ -47,7 +48,8 @@ fn row(session: &Session) -> Vec<String> {
     let last = session.relayed.iter().map(|one| one.expires_in_seconds).max().unwrap_or(0);
     vec![
         session.id.to_string(),
-        session.user.clone(),
+        // The application may let its users choose the name.
+        visible(&session.user).into_owned(),
         session.client.to_string(),
         relayed.collect::<Vec<_>>().join(" "),
         duration(last),
@@ -75,5 +77,9 @@ mod tests {
         let line = text.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(line, "3 alice 198.18.1.2:4000 203.0.113.7:50000 9 min 59 s 1 1 10 10 90.0 %");
         assert_eq!(describe(&Sessions::default()), "no allocations\n");
+
+        let forged = describe(&serde_json::from_str(&json.replace("alice", r"a\u001b[2J\nb")).unwrap());
+        assert_eq!(forged.lines().count(), 2, "{forged}");
+        assert!(forged.contains(r"a\u{1b}[2J\u{a}b "), "{forged}");
     }
 }

@@ -7,6 +7,8 @@ use std::{
         net::{SocketAddr, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -16,6 +18,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use nix::{
     fcntl::{AT_FDCWD, AtFlags},
     sys::{
@@ -27,7 +31,8 @@ use nix::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
+    time::{sleep, timeout},
 };
 
 use super::status::{Sessions, Status};
@@ -43,14 +48,41 @@ pub enum Query {
     Sessions(oneshot::Sender<Sessions>),
 }
 
+/// Connections that are served at once, so that their open files stay few. Others wait.
+const CONNECTIONS: usize = 16;
+
+/// How long a connection may last: half a request must not keep others waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait where a connection cannot be accepted, as when open files run out.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Answers requests until the process ends. `queries` leads to the driver.
-pub async fn serve(socket: UnixListener, queries: mpsc::Sender<Query>) -> io::Result<()> {
+pub async fn serve(socket: UnixListener, queries: mpsc::Sender<Query>) {
+    serve_each(socket, queries, PATIENCE).await;
+}
+
+async fn serve_each(socket: UnixListener, queries: mpsc::Sender<Query>, patience: Duration) {
     let api = Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/sessions", get(sessions))
         .route("/healthz", get(healthz))
         .with_state(queries);
-    axum::serve(socket, api).await
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+        let Ok((stream, _)) = socket.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let connection = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(api.clone()));
+        tokio::spawn(async move {
+            // What goes wrong is the asker's to tell.
+            let _ = timeout(patience, connection).await;
+            drop(place);
+        });
+    }
 }
 
 async fn status(State(queries): State<mpsc::Sender<Query>>) -> Response {
@@ -224,7 +256,7 @@ fn inspect(path: &Path) -> Result<Existing, AdminSocketError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
+    use super::{super::client, *};
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
@@ -249,5 +281,28 @@ mod tests {
         let message = AdminSocket::bind(file.path()).unwrap_err().to_string();
         assert!(message.contains("is no socket") && message.contains("admin_socket"), "{message}");
         assert!(file.path().exists());
+    }
+
+    #[tokio::test]
+    async fn half_requests_lock_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let (_socket, listener) = AdminSocket::bind(&path).unwrap();
+        let (queries, mut asked) = mpsc::channel(1);
+        tokio::spawn(serve_each(listener, queries, Duration::from_millis(1)));
+        tokio::spawn(async move {
+            while let Some(query) = asked.recv().await {
+                let Query::Sessions(answer) = query else { panic!("{query:?}") };
+                answer.send(Sessions::default()).unwrap();
+            }
+        });
+        let mut stuck = Vec::new();
+        for _ in 0..3 * CONNECTIONS {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            io::Write::write_all(&mut stream, b"GET /api/v1/sess").unwrap();
+            stuck.push(stream);
+        }
+        let (_, sessions) = client::get::<Sessions>(&path, "/api/v1/sessions").await.unwrap();
+        assert_eq!(sessions, Sessions::default());
     }
 }

@@ -37,6 +37,9 @@ pub struct Interface {
     pub passing: HashSet<Ipv6Addr>,
 }
 
+/// IPv6 prefixes of point-to-point links, and single addresses, have no anycast address (RFC 6164).
+const NO_ANYCAST_PREFIX_LEN: u8 = 127;
+
 impl Host {
     /// Reads the interfaces, addresses and routes of the network namespace that the process is in.
     pub fn read() -> io::Result<Self> {
@@ -60,9 +63,18 @@ impl Host {
         self.interfaces.iter().find(|interface| interface.has(address))
     }
 
-    /// The addresses of all interfaces.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(IpNet::addr))
+    /// What the kernel delivers here: the addresses of all interfaces; those of loopback interfaces with their
+    /// prefixes; and the subnet-router anycast addresses of IPv6 (RFC 4291 section 2.6.1), which are this host's
+    /// while it forwards.
+    pub fn local_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.interfaces.iter().flat_map(|interface| {
+            interface.addresses.iter().flat_map(|net| {
+                let whole = interface.loopback.then(|| net.trunc());
+                let has_anycast = net.addr().is_ipv6() && net.prefix_len() < NO_ANYCAST_PREFIX_LEN;
+                let anycast = has_anycast.then(|| net.network().into());
+                [Some(net.addr().into()), whole, anycast].into_iter().flatten()
+            })
+        })
     }
 
     /// The address, or another one of its interface and family if it is one that goes.
@@ -192,6 +204,38 @@ mod tests {
         assert_eq!(host.owner(Ipv4Addr::new(192, 0, 2, 77).into()), None);
         assert_eq!(host.owner("2001:db8::77".parse().unwrap()), None);
         assert!(host.names_text().contains("lo"));
+    }
+
+    #[test]
+    fn turn_242_what_reaches_this_host_is_more_than_its_addresses() {
+        let interface = |name: &str, loopback, addresses: &[&str]| Interface {
+            name: name.to_owned(),
+            index: 1,
+            loopback,
+            addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+            passing: HashSet::new(),
+        };
+        let host = Host {
+            interfaces: vec![
+                interface("lo", true, &["127.0.0.1/8", "203.0.113.1/24"]),
+                interface("eth0", false, &["198.51.100.7/24", "2001:db8::7/64", "2001:db8:1::3/127"]),
+            ],
+            ..Host::default()
+        };
+        let local: Vec<_> = host.local_networks().map(|net| net.to_string()).collect();
+        assert_eq!(
+            local,
+            [
+                "127.0.0.1/32",
+                "127.0.0.0/8",
+                "203.0.113.1/32",
+                "203.0.113.0/24",
+                "198.51.100.7/32",
+                "2001:db8::7/128",
+                "2001:db8::/128",
+                "2001:db8:1::3/128",
+            ]
+        );
     }
 
     #[test]

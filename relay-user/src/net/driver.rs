@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    io, mem,
+    io, iter, mem,
     net::SocketAddr,
     rc::{Rc, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -30,8 +30,8 @@ use crate::{
     },
     datapath::{Datapath, InstallError},
     turn::{
-        ClientAddr, Event, Family, FiveTuple, Flow, FlowId, Fragmentation, IpHeader, OpenError, Output,
-        PeerAddr, Received, RelayedAddr, Server, ServerAddr, Transport,
+        ClientAddr, Event, Family, FiveTuple, Flow, FlowId, Fragmentation, IcmpError, IpHeader, OpenError,
+        Output, PeerAddr, Received, RelayedAddr, Server, ServerAddr, Transport,
     },
 };
 
@@ -253,15 +253,16 @@ impl State {
     fn receive_batch(&mut self, endpoint: &Endpoint, source: Source) {
         let mut buffer = mem::take(&mut self.buffer);
         for socket in endpoint.sockets() {
-            if socket.has_errors() {
-                self.receive_errors(endpoint);
-            }
+            self.relay_icmp_errors(endpoint, || socket.receive_error());
+            self.drain(boot_now());
             for _ in 0..BATCH {
                 match socket.receive(&mut buffer) {
                     Ok(datagram) => self.receive(source, &datagram, &buffer[..datagram.length]),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error that came just now.
-                    Err(_) if self.receive_errors(endpoint) => break,
+                    // An ICMP error that came just now. The datagram is still there.
+                    Err(_) if self.relay_icmp_errors(endpoint, || endpoint.icmp_error()) => {
+                        self.drain(boot_now());
+                    }
                     Err(error) => {
                         self.counts.receive_failed += 1;
                         if let Some(suppressed) = self.limits.receive.admit(boot_now()) {
@@ -296,21 +297,19 @@ impl State {
         }
     }
 
-    /// Whether ICMP errors had come, which the core has got then.
-    fn receive_errors(&mut self, endpoint: &Endpoint) -> bool {
+    /// Gives the core a batch of the ICMP errors that came back for datagrams from a relayed address, and returns
+    /// whether there were any. Those for what was sent to clients are nobody's, and never queued.
+    fn relay_icmp_errors(&mut self, endpoint: &Endpoint, next: impl FnMut() -> Option<IcmpError>) -> bool {
         let now = boot_now();
-        let any = self.relay_icmp_errors(now, endpoint);
-        self.drain(now);
-        any
-    }
-
-    /// Gives the core the ICMP errors that came back for datagrams from a relayed address, if there are any. Those
-    /// for what was sent to clients are nobody's, and never queued.
-    fn relay_icmp_errors(&mut self, now: BootNanos, endpoint: &Endpoint) -> bool {
         let mut any = false;
-        while let Some(error) = endpoint.icmp_error() {
+        // Anybody can forge a flood of them.
+        for error in iter::from_fn(next).take(BATCH) {
             self.server.handle_icmp(now, RelayedAddr(endpoint.address()), error);
             any = true;
+        }
+        if any {
+            // More of them may be queued, which must not keep the next datagram.
+            endpoint.clear_errors();
         }
         any
     }
@@ -405,7 +404,7 @@ impl State {
         let mut sent = self.send(&endpoint, ip, data, to);
         if sent.as_ref().is_err_and(|error| !is_full(error)) {
             // It may be that of an earlier datagram, and this one was not tried.
-            self.relay_icmp_errors(now, &endpoint);
+            self.relay_icmp_errors(&endpoint, || endpoint.icmp_error());
             endpoint.clear_errors();
             sent = self.send(&endpoint, ip, data, to);
         }

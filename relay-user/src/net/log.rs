@@ -101,7 +101,7 @@ impl ClientLog {
 }
 
 /// Text of outsiders with its control characters written out, which JSON would leave as they are from 0x7F on.
-fn visible(text: &str) -> Cow<'_, str> {
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();
     }

@@ -12,5 +12,6 @@ mod udp;
 
 pub use clock::boot_now;
 pub use driver::{Driver, DriverOptions};
+pub(crate) use log::visible;
 pub use report::DatapathInfo;
 pub use udp::{BindError, Endpoint};

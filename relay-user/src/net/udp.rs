@@ -56,6 +56,15 @@ pub enum BindError {
         /// The listener.
         address: SocketAddr,
     },
+    /// It is gone since the configuration was read, or an IPv6 address that is not checked for duplicates yet.
+    #[error(
+        "listen udp://{address}: the address cannot be used now: `ip address show to {ip}` tells whether it is \
+         tentative (start again when it no longer is), a duplicate of another host's, or gone", ip = address.ip()
+    )]
+    NotAvailable {
+        /// The listener.
+        address: SocketAddr,
+    },
     /// Anything else.
     #[error("listen udp://{address}: {cause}")]
     Other {
@@ -96,6 +105,7 @@ impl Endpoint {
         Self::bind(address, LISTENER_BUFFER, false).map_err(|cause| match cause.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address },
             io::ErrorKind::PermissionDenied => BindError::Forbidden { address },
+            io::ErrorKind::AddrNotAvailable => BindError::NotAvailable { address },
             _ => BindError::Other { address, cause },
         })
     }
@@ -242,15 +252,11 @@ impl Socket {
         Ok(Datagram { length: message.bytes, from, meta })
     }
 
-    /// Whether tokio has seen that there may be errors; asked once for each time.
-    pub(super) fn has_errors(&self) -> bool {
-        let mut seen = false;
-        let none: io::Result<()> = self.io.try_io(Interest::ERROR, || {
-            seen = true;
-            Err(io::ErrorKind::WouldBlock.into())
-        });
-        debug_assert!(none.is_err());
-        seen
+    /// The next ICMP error, if tokio has seen that there may be one.
+    pub(super) fn receive_error(&self) -> Option<IcmpError> {
+        // Only an empty queue makes tokio wait for the next one.
+        let next = || self.icmp_error().ok_or_else(|| io::ErrorKind::WouldBlock.into());
+        self.io.try_io(Interest::ERROR, next).ok()
     }
 
     fn icmp_error(&self) -> Option<IcmpError> {
@@ -264,7 +270,7 @@ impl Socket {
             )
             .ok()?;
             let peer = message.address.as_ref().and_then(socket_addr);
-            let error = message.cmsgs().ok()?.find_map(|field| match field {
+            let error = message.cmsgs().ok().into_iter().flatten().find_map(|field| match field {
                 ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
                     Some(error)
                 }
@@ -521,8 +527,7 @@ mod tests {
             sender.send(IpHeader::default(), b"x", nobody).unwrap();
             // Loopback delivers at once, so the answer is there.
             sender.ready().await.unwrap();
-            assert!(sender.sockets().iter().any(Socket::has_errors));
-            let error = sender.icmp_error().expect("port unreachable");
+            let error = sender.sockets().iter().find_map(Socket::receive_error).expect("port unreachable");
             assert_eq!((error.kind, error.code), port_unreachable);
             assert_eq!(error.peer, PeerAddr(nobody));
             assert_eq!(sender.icmp_error(), None);
@@ -532,6 +537,31 @@ mod tests {
             sender.send(IpHeader::default(), b"x", nobody).unwrap();
             sender.clear_errors();
             sender.send(IpHeader::default(), b"y", receiver.address()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn no_icmp_error_is_left_waiting_and_no_datagram_behind_them() {
+        const ERRORS: usize = 100;
+        for address in [LOOPBACK, LOOPBACK_V6] {
+            let endpoint = Endpoint::relayed(address).unwrap();
+            let peer = Endpoint::relayed(address).unwrap();
+            let nobody = Endpoint::relayed(address).unwrap().address();
+            for _ in 0..ERRORS {
+                endpoint.send(IpHeader::default(), b"x", nobody).unwrap();
+                endpoint.clear_errors();
+            }
+            peer.send(IpHeader::default(), b"y", endpoint.address()).unwrap();
+            receive(&endpoint, &mut [0; 10]).await;
+
+            // A few at a time, as a flood is read.
+            let mut errors = 0;
+            while errors < ERRORS {
+                endpoint.ready().await.unwrap();
+                let next = || endpoint.sockets().iter().find_map(Socket::receive_error);
+                errors += std::iter::from_fn(next).take(7).count();
+            }
+            assert!(endpoint.sockets().iter().all(|socket| socket.receive_error().is_none()));
         }
     }
 
@@ -574,5 +604,32 @@ mod tests {
         let address = other.local_addr().unwrap().as_socket().unwrap();
         let error = Endpoint::relayed(address).err().expect("it is in use");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+    #[tokio::test]
+    async fn who_joins_the_group_takes_nothing() {
+        let endpoint = Endpoint::listener(LOOPBACK).unwrap();
+        // The kernel lets any program of the same user in.
+        let other = NewSocket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        setsockopt(&other, ReusePort, &true).unwrap();
+        other.bind(&endpoint.address().into()).unwrap();
+        for _ in 0..50 {
+            // Another port each time, by which the kernel would choose.
+            let sender = Endpoint::relayed(LOOPBACK).unwrap();
+            for fragmentation in [Fragmentation::Allowed, Fragmentation::Never] {
+                let ip = IpHeader { fragmentation, ..IpHeader::default() };
+                sender.send(ip, b"x", endpoint.address()).unwrap();
+                let (datagram, _) = receive(&endpoint, &mut [0; 10]).await;
+                assert_eq!(datagram.meta.dont_fragment, Some(fragmentation == Fragmentation::Never));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_used_is_told_with_the_way_to_see_why() {
+        for address in ["192.0.2.77:3478", "[2001:db8::77]:3478"] {
+            let address = address.parse::<SocketAddr>().unwrap();
+            let message = Endpoint::listener(address).err().expect("it is not here").to_string();
+            assert!(message.contains(&format!("ip address show to {}", address.ip())), "{message}");
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::{address::Family, opaque_string::opaque_string, policy::PeerPolicy};
 
 /// Settings of a [`Server`](super::Server), which checks them.
@@ -25,9 +27,10 @@ pub struct Config {
     pub external_addresses: HashMap<IpAddr, IpAddr>,
     /// The server's listeners. No peer is on their addresses, relayed transport addresses aside.
     pub listeners: Vec<SocketAddr>,
-    /// The host's addresses, with or without those above. No peer is on them either: what listens there is
-    /// not for TURN clients, whatever the policy says.
-    pub host_addresses: Vec<IpAddr>,
+    /// What the host receives packets for, with or without the addresses above: single addresses, and networks
+    /// that are local as a whole. No peer is on them either: what listens there is not for TURN clients, whatever
+    /// the policy says.
+    pub host_addresses: Vec<IpNet>,
     /// How long things last.
     pub lifetimes: Lifetimes,
     /// How much clients may have.

@@ -7,6 +7,8 @@ use std::{
     ops::RangeInclusive,
 };
 
+use ipnet::IpNet;
+
 use super::{
     address::{PeerAddr, RelayedAddr},
     config::Config,
@@ -40,6 +42,7 @@ impl Destination {
 #[derive(Debug)]
 pub(super) struct OwnAddresses {
     host: HashSet<IpAddr>,
+    host_networks: Vec<IpNet>,
     relay: Vec<IpAddr>,
     ports: RangeInclusive<u16>,
     external_of: HashMap<IpAddr, IpAddr>,
@@ -50,8 +53,11 @@ impl OwnAddresses {
     pub(super) fn new(config: &Config) -> Self {
         let external_of = config.external_addresses.clone();
         let listeners = config.listeners.iter().map(SocketAddr::ip);
+        let is_address = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        let (addresses, networks): (Vec<_>, _) = config.host_addresses.iter().copied().partition(is_address);
         Self {
-            host: config.host_addresses.iter().copied().chain(listeners).collect(),
+            host: addresses.iter().map(IpNet::addr).chain(listeners).collect(),
+            host_networks: networks,
             relay: config.relay_addresses.clone(),
             ports: config.relay_ports.clone(),
             relay_of: external_of.iter().map(|(&relay, &external)| (external, relay)).collect(),
@@ -90,8 +96,9 @@ impl OwnAddresses {
     /// and what NAT64 makes one of ours.
     fn is_host(&self, ip: IpAddr) -> bool {
         let by_nat64 = nat64(ip).map(|ip| self.local_form(ip.into()));
-        self.host.contains(&ip)
-            || by_nat64.is_some_and(|ip| self.host.contains(&ip) || self.relay.contains(&ip))
+        let has =
+            |ip| self.host.contains(&ip) || self.host_networks.iter().any(|network| network.contains(&ip));
+        has(ip) || by_nat64.is_some_and(|ip| has(ip) || self.relay.contains(&ip))
     }
 
     /// The external form of a relayed address, if it has one.

@@ -4,6 +4,9 @@
 //! The table never grows, whatever comes. A source has one of two places in it, which a key decides that nobody
 //! knows, so that no source can be aimed at another's. One that finds both of them in use takes that which is
 //! sooner free: a noisy source gets more than it should rather than a quiet one nothing.
+//!
+//! Those who know a password and lack but a good nonce have a share of their own: strangers behind the same NAT, or
+//! with a forged address, cannot use it up, and so cannot end the sessions of users.
 
 use std::{hash::Hasher, net::IpAddr};
 
@@ -17,6 +20,15 @@ const PLACES: usize = 1 << 14;
 /// A second's responses may come at once.
 const BURST: u64 = 1_000_000_000;
 
+/// What the sender of a request has proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Not even where it is.
+    Nothing,
+    /// That it knows a password.
+    Password,
+}
+
 /// The sources that had responses lately.
 pub(super) struct Strangers {
     key: [u8; 16],
@@ -27,7 +39,7 @@ pub(super) struct Strangers {
 
 #[derive(Clone, Copy, Default)]
 struct Place {
-    /// Hash of the source.
+    /// Hash of the source and of what was proved.
     source: u64,
     /// When the source has all of its responses back (GCRA's theoretical arrival time).
     free: BootNanos,
@@ -45,11 +57,11 @@ impl Strangers {
     }
 
     /// Whether the source gets a response now, which is then counted.
-    pub(super) fn admits(&mut self, now: BootNanos, source: IpAddr) -> bool {
+    pub(super) fn admits(&mut self, now: BootNanos, source: IpAddr, proof: Proof) -> bool {
         if self.places.is_empty() {
             return true;
         }
-        let (source, interval) = (self.hash(source), self.interval);
+        let (source, interval) = (self.hash(source, proof), self.interval);
         let place = self.place(now, source);
         let free = place.free.max(now).saturating_add(interval);
         let is_admitted = free <= now.saturating_add(BURST);
@@ -77,8 +89,9 @@ impl Strangers {
     }
 
     /// An IPv4 address counts by itself, an IPv6 address with the /64 around it, which a host has to itself.
-    fn hash(&self, source: IpAddr) -> u64 {
+    fn hash(&self, source: IpAddr, proof: Proof) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u8(proof as u8);
         match source.to_canonical() {
             IpAddr::V4(ip) => hasher.write(&ip.octets()),
             IpAddr::V6(ip) => hasher.write(&ip.octets()[..8]),
@@ -103,7 +116,7 @@ mod tests {
 
     /// How many of `attempts` at one moment are admitted.
     fn admitted(strangers: &mut Strangers, now: BootNanos, source: &str, attempts: usize) -> usize {
-        (0..attempts).filter(|_| strangers.admits(now, ip(source))).count()
+        (0..attempts).filter(|_| strangers.admits(now, ip(source), Proof::Nothing)).count()
     }
 
     #[test]
@@ -145,8 +158,8 @@ mod tests {
         let mut strangers = strangers(200);
         let table = strangers.places.as_ptr();
         for address in 0..100_000u32 {
-            strangers.admits(NOW + u64::from(address), IpAddr::V4(address.into()));
-            strangers.admits(NOW, IpAddr::V6((u128::from(address) << 64).into()));
+            strangers.admits(NOW + u64::from(address), IpAddr::V4(address.into()), Proof::Nothing);
+            strangers.admits(NOW, IpAddr::V6((u128::from(address) << 64).into()), Proof::Nothing);
         }
         assert_eq!((strangers.places.as_ptr(), strangers.places.len()), (table, PLACES));
     }
@@ -157,17 +170,17 @@ mod tests {
         // More sources than there are places, each with all it gets.
         for address in 0..2 * PLACES as u32 {
             for _ in 0..200 {
-                strangers.admits(NOW, IpAddr::V4(address.into()));
+                strangers.admits(NOW, IpAddr::V4(address.into()), Proof::Nothing);
             }
         }
         for last in 1..=255 {
-            assert!(strangers.admits(NOW, ip(&format!("198.51.100.{last}"))));
+            assert!(strangers.admits(NOW, ip(&format!("198.51.100.{last}")), Proof::Nothing));
         }
         // And while there is room, they get no more for it.
         let mut strangers = Strangers::new([4; 16], 200);
         for _ in 0..10 {
             for address in 0..100u32 {
-                assert!(strangers.admits(NOW, IpAddr::V4(address.into())));
+                assert!(strangers.admits(NOW, IpAddr::V4(address.into()), Proof::Nothing));
             }
         }
         let rest: usize = (0..100u32)
@@ -178,7 +191,7 @@ mod tests {
 
     #[test]
     fn places_depend_on_the_key() {
-        let hash = |key| Strangers::new(key, 1).hash(ip("192.0.2.1"));
+        let hash = |key| Strangers::new(key, 1).hash(ip("192.0.2.1"), Proof::Nothing);
         assert_ne!(hash([1; 16]), hash([2; 16]));
     }
 }

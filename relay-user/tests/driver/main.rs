@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod client;
+mod forged;
 mod packets;
 mod scene;
 #[path = "../protocol/wire.rs"]
@@ -11,6 +12,7 @@ mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 
+use forged::Error;
 use packets::{Icmp, Packet};
 use relay_user::turn::Family::{self, V4, V6};
 use scene::{Scene, Sender, bind};
@@ -308,6 +310,42 @@ fn turn_135_136_139_140_141_icmp_errors_of_peers_reach_the_client_as_data_indica
         // Nothing is lost after it.
         path.client.socket.send_to(&wire::channel_data(CHANNEL, b"after"), path.client.server);
         assert_eq!(path.bound.receive(), b"after");
+    }
+}
+
+#[test]
+fn icmp_012_turn_133_134_forged_and_cut_off_icmp_errors_are_dropped() {
+    for pair in PAIRS {
+        let Some(mut path) = Path::new(pair) else { return };
+        let (relayed, peer) = (path.relayed, path.bound.address());
+        let v4 = pair.1 == V4;
+        let unreachable = |code| Error { kind: if v4 { 3 } else { 1 }, code, ..Error::about(relayed, peer) };
+        let stranger = scene::stranger(pair.1);
+        let dropped = [
+            Error { quoted: headers(pair.1) - 8, ..unreachable(0) },
+            Error { quoted: headers(pair.1) - 5, ..unreachable(0) },
+            Error { quoted: 12, ..unreachable(0) },
+            Error { quoted: 0, ..unreachable(0) },
+            Error { destination: SocketAddr::new(stranger, peer.port()), ..unreachable(0) },
+            Error { source: SocketAddr::new(relayed.ip(), relayed.port() ^ 1), ..unreachable(0) },
+            // IPv4: source quench and parameter problem. IPv6: parameter problem and a type of no meaning.
+            Error { kind: 4, ..unreachable(0) },
+            Error { kind: if v4 { 12 } else { 100 }, ..unreachable(0) },
+        ];
+        for error in &dropped {
+            error.send();
+        }
+        let told = |code| (peer, vec![0, 0, unreachable(code).kind, code, 0, 0, 0, 0]);
+        if pair.1 == V6 {
+            Error { extension: true, quoted: 40 + 8 + 3, ..unreachable(0) }.send();
+            // The extension header is skipped.
+            Error { extension: true, ..unreachable(3) }.send();
+            assert_eq!(path.client.icmp_indication(), told(3));
+        }
+        unreachable(1).send();
+        assert_eq!(path.client.icmp_indication(), told(1), "{pair:?}");
+        // The next that the client gets is the answer: there is nothing else.
+        path.client.channel_bind(CHANNEL, peer);
     }
 }
 

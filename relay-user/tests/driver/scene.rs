@@ -53,6 +53,11 @@ pub fn peer(family: Family) -> IpAddr {
     of_family(family, ["198.18.2.1", "fd00::b"])
 }
 
+/// A host that nobody has a permission for, and that is not there.
+pub fn stranger(family: Family) -> IpAddr {
+    of_family(family, ["198.19.0.9", "fd00::9"])
+}
+
 pub fn listener(family: Family) -> SocketAddr {
     SocketAddr::new(of_family(family, RELAY), 3478)
 }

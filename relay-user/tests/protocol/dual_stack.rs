@@ -124,6 +124,15 @@ fn turn_056_078_082_083_a_dual_allocation_has_an_address_of_each_family() {
 }
 
 #[test]
+fn a_dual_allocation_may_be_asked_for_by_coturns_number() {
+    let mut pair = Pair::dual_stack();
+    let response = pair.ask_allocate(0, &[(0x8032, vec![IPV6, 0, 0, 0])]);
+    assert_eq!(response.addresses(0x0016).len(), 2);
+    let client = pair.add_client("203.0.113.7:1000");
+    assert_eq!(pair.ask_allocate(client, &[(0x8032, vec![1, 0, 0, 0])]).error(), 400, "TURN-053");
+}
+
+#[test]
 fn turn_067_056_an_even_port_is_asked_for_both_families() {
     let mut pair = Pair::dual_stack();
     for n in 0..20 {

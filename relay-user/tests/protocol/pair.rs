@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use rand::{SeedableRng, rngs::StdRng};
 use relay_user::turn::{
     ClientAddr, Config, Credentials, Event, FiveTuple, Flow, FlowId, IpMeta, Lifetimes, Limits, OpenError,
@@ -43,7 +44,7 @@ pub fn config() -> Config {
         relay_ports: 49_152..=65_535,
         external_addresses: HashMap::new(),
         listeners: vec![LISTENER.parse().unwrap()],
-        host_addresses: vec![HOST_IP.parse().unwrap()],
+        host_addresses: vec![HOST_IP.parse::<IpAddr>().unwrap().into()],
         lifetimes: Lifetimes::default(),
         limits: Limits::default(),
         alternate_servers: Vec::new(),
@@ -126,7 +127,7 @@ impl Pair {
             .copied()
             .chain(config.external_addresses.values().copied())
             .chain(config.listeners.iter().map(SocketAddr::ip))
-            .chain(config.host_addresses.iter().copied())
+            .chain(config.host_addresses.iter().map(IpNet::addr))
             .collect();
         let realm = config.realm.clone();
         let mut credentials = Credentials::default();

@@ -1,6 +1,8 @@
 //! Whom nobody may reach, and from where nobody is served (RFC 8656 section 21): the holes that servers of this
 //! kind are known for, each at every entrance.
 
+use std::net::IpAddr;
+
 use crate::{
     dual_stack::{CLIENT_IPV6, LISTENER_IPV6, PEER_IPV6, RELAY_IPV6, dual_stack},
     pair::{CHANNEL, HOST_IP, LISTENER, PEER, Pair, RELAY_IP},
@@ -8,6 +10,8 @@ use crate::{
 };
 
 const HOST_IPV6: &str = "2a0a:7::7";
+/// Local as a whole, as a prefix on the loopback interface is.
+const HOST_NETWORK: &str = "77.8.0.0/24";
 const EXTERNAL: &str = "203.0.113.99";
 const ADMIN_PORT: u16 = 9643;
 
@@ -15,7 +19,8 @@ const ADMIN_PORT: u16 = 9643;
 fn open_server() -> Pair {
     let mut pair = Pair::with(|config| {
         dual_stack(config);
-        config.host_addresses.push(HOST_IPV6.parse().unwrap());
+        config.host_addresses.push(HOST_IPV6.parse::<IpAddr>().unwrap().into());
+        config.host_addresses.push(HOST_NETWORK.parse().unwrap());
         config.external_addresses.insert(RELAY_IP.parse().unwrap(), EXTERNAL.parse().unwrap());
     });
     pair.allocate_dual(0);
@@ -111,6 +116,8 @@ fn turn_242_private_and_special_addresses_are_no_peers_until_allowed() {
 #[test]
 fn turn_242_own_listener_and_admin_port_are_no_peers() {
     assert_unreachable(&[HOST_IP, HOST_IPV6, "198.51.100.1", "2a0a:2::1"]);
+    assert_unreachable(&["77.8.0.0", "77.8.0.255", "64:ff9b::77.8.0.9"]);
+    assert!(open_server().permit(0, "77.8.1.0:1").is_success(), "the next network is somebody else's");
     let mut pair = open_server();
     for own in [
         LISTENER,

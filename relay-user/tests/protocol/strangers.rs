@@ -72,6 +72,29 @@ fn users_are_served_whatever_comes_from_their_address() {
     assert_eq!(pair.send(0, PEER, b"x").to_peer().2, b"x");
 }
 
+/// Whoever has used up what strangers get, be it a neighbour behind the same NAT or somebody who forges their
+/// address, must not keep users from the nonce that the rest of their session needs.
+#[test]
+fn turn_006_stun_097_a_user_gets_a_new_nonce_whatever_strangers_get() {
+    let mut pair = pair();
+    pair.allocate(0);
+    pair.refresh(0, 3600);
+    pair.advance(seconds(3599));
+    let stranger = Builder::new(wire::REQUEST, wire::ALLOCATE, [1; 12]).build();
+    assert_eq!(answered(&mut pair, 0, &stranger, 100), LIMIT as usize);
+    pair.clients[0].nonce = Some(b"stale".to_vec());
+    let challenge = pair.refresh(0, 3600);
+    assert_eq!(challenge.error(), 438);
+    pair.clients[0].nonce = Some(challenge.attribute(0x0015).unwrap().to_vec());
+    assert!(pair.refresh(0, 3600).is_success());
+    // Nor do users leave nothing to those who have yet to log in.
+    pair.advance(seconds(1));
+    pair.clients[0].nonce = Some(b"stale".to_vec());
+    let stale = pair.build(0, wire::REFRESH, &[]);
+    assert_eq!(answered(&mut pair, 0, &stale, 100), LIMIT as usize);
+    assert_eq!(answered(&mut pair, 0, &stranger, 100), LIMIT as usize);
+}
+
 #[test]
 fn without_a_limit_everything_is_answered() {
     let mut pair = Pair::with(|config| config.limits.unauthenticated_per_second = 0);

@@ -49,7 +49,7 @@ pub struct Configuration {
     /// Where clients are sent instead of being served: at most one of each family.
     pub alternate_servers: Vec<SocketAddr>,
     /// Every address of this host at the start: no peer is on one.
-    pub host_addresses: Vec<IpAddr>,
+    pub host_addresses: Vec<IpNet>,
     /// Ports of the relayed transport addresses.
     pub relay_ports: RangeInclusive<u16>,
     /// Realm of the long-term credentials.

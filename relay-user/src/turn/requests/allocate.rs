@@ -129,6 +129,8 @@ impl Server {
         let token = message.fixed::<8>(AttributeType::RESERVATION_TOKEN)?.map(Token);
         let requested_family = message.fixed::<4>(AttributeType::REQUESTED_ADDRESS_FAMILY)?;
         let additional_family = message.fixed::<4>(AttributeType::ADDITIONAL_ADDRESS_FAMILY)?;
+        let coturns = message.fixed::<4>(AttributeType::COTURN_ADDITIONAL_ADDRESS_FAMILY)?;
+        let additional_family = additional_family.or(coturns);
         let lifetime = message.fixed(AttributeType::LIFETIME)?.map(u32::from_be_bytes);
 
         // 3.

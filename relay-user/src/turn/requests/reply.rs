@@ -12,6 +12,7 @@ use crate::turn::{
     nonce::SecurityFeatures,
     output::Output,
     server::Server,
+    strangers::Proof,
     stun::{
         AttributeType, Class, ErrorCode, Header, Malformed, MessageWriter, PasswordAlgorithm,
         UnknownAttributes,
@@ -117,9 +118,13 @@ impl Server {
             } else {
                 response.integrity(key.as_bytes());
             }
-        } else if !self.strangers.admits(reply.received, five_tuple.client.0.ip()) {
-            self.drops.count(DropReason::UnauthenticatedRate);
-            return;
+        } else {
+            // The nonce is judged last.
+            let proof = if error == Some(ErrorCode::StaleNonce) { Proof::Password } else { Proof::Nothing };
+            if !self.strangers.admits(reply.received, five_tuple.client.0.ip(), proof) {
+                self.drops.count(DropReason::UnauthenticatedRate);
+                return;
+            }
         }
         if reply.fingerprint {
             response.fingerprint();

@@ -64,6 +64,9 @@ attributes! {
     RESERVATION_TOKEN = 0x0022;
     /// The client wants a second address of this family.
     ADDITIONAL_ADDRESS_FAMILY = 0x8000;
+    /// The same by the number that coturn took for it before RFC 8656 gave one, and its client up to 4.6 sends. IANA
+    /// has given it to nobody.
+    COTURN_ADDITIONAL_ADDRESS_FAMILY = 0x8032;
     /// Why the second address is missing.
     ADDRESS_ERROR_CODE = 0x8001;
     /// The algorithms that the server takes.

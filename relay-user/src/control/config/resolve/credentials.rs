@@ -108,6 +108,8 @@ impl Resolver<'_> {
 /// One secret a line, at least one; empty lines are none. Otherwise what is wrong.
 fn read_secrets(path: &Path) -> Result<Vec<AuthSecret>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    // Some editors begin a text with a byte order mark, which no client's secret has.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
     let secrets = lines.map(|(number, line)| {
         line.parse::<AuthSecret>().map_err(|error| format!("line {}: {error}", number + 1))

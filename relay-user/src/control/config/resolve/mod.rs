@@ -49,7 +49,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         relay_addresses: values(&relay_addresses),
         external_addresses,
         alternate_servers,
-        host_addresses: host.addresses().collect(),
+        host_addresses: host.local_networks().collect(),
         relay_ports: relay_ports.value.0,
         realm,
         users,

@@ -281,7 +281,8 @@ fn a_dual_stack_host_serves_and_relays_both_families_from_lasting_addresses() {
     {
         assert!(notes.contains(said), "{said} in {notes}");
     }
-    assert!(configuration.host_addresses.contains(&ip("fe80::7")), "no peer is on a link-local one either");
+    let link_local = ip("fe80::7").into();
+    assert!(configuration.host_addresses.contains(&link_local), "no peer is on a link-local one either");
 
     let both = resolved_on(&dual_stack(), "interfaces = [\"eth0\", \"eth1\"]").unwrap();
     assert_eq!(relays(&both), ["198.51.100.7", "2001:db8::7"], "the external side of each family");
@@ -408,7 +409,8 @@ fn secrets_come_from_key_and_file_one_to_a_line() {
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
 
-    write(&format!("{}\r\n\n{}\n", "b".repeat(16), "c".repeat(16)), 0o640);
+    // As Windows writes it, with a byte order mark and line ends of its own.
+    write(&format!("\u{feff}{}\r\n\n{}\n", "b".repeat(16), "c".repeat(16)), 0o640);
     let configuration = resolved().unwrap();
     let secrets = configuration.auth_secrets.iter().map(|secret| secret.0.as_str()).collect::<Vec<_>>();
     assert_eq!(secrets, ["a".repeat(16), "b".repeat(16), "c".repeat(16)]);
