@@ -1,10 +1,12 @@
 //! What an operator may decide about the core, to the very edge of it. What is beyond it is refused by name
 //! (`amplification`).
 
+use std::time::Duration;
+
 use rand::{SeedableRng, rngs::StdRng};
 use relay_user::turn::{Config, CredentialError, Credentials, Server};
 
-use crate::pair::{REALM, config, seconds};
+use crate::pair::{Pair, REALM, SECOND, config, seconds};
 
 #[test]
 fn turn_006_073_077_stun_140_145_settings_at_the_edge_will_do() {
@@ -43,4 +45,11 @@ fn stun_132_users_are_counted_and_their_names_have_a_length() {
         assert_eq!(credentials.insert(&"u".repeat(length), REALM, "x"), Ok(()));
     }
     assert_eq!((credentials.len(), credentials.is_empty()), (2, false));
+}
+
+#[test]
+fn lifetimes_may_have_a_fraction_of_a_second() {
+    let mut pair = Pair::with(|config| config.lifetimes.default = Duration::from_millis(600_500));
+    pair.allocate(0);
+    assert_eq!(pair.server.poll_timeout(), Some(pair.now + 600 * SECOND + SECOND / 2));
 }
