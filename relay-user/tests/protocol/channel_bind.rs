@@ -130,7 +130,7 @@ fn turn_156_all_4096_numbers_can_be_bound() {
 }
 
 #[test]
-fn turn_022_a_retransmitted_channel_bind_refreshes() {
+fn turn_022_a_retransmitted_channel_bind_gets_the_same_answer() {
     let mut pair = Pair::new();
     pair.allocate(0);
     let request = pair.build(0, wire::CHANNEL_BIND, &[wire::channel_number(CHANNEL), wire::peer(PEER)]);

@@ -177,7 +177,7 @@ fn turn_117_508_when_an_allocation_has_too_many() {
 }
 
 #[test]
-fn turn_022_a_retransmitted_create_permission_refreshes() {
+fn turn_022_a_retransmitted_create_permission_gets_the_same_answer() {
     let mut pair = Pair::new();
     pair.allocate(0);
     let request = pair.build(0, wire::CREATE_PERMISSION, &[wire::peer(PEER)]);

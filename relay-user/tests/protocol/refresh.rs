@@ -60,7 +60,7 @@ fn turn_097_a_retransmitted_deleting_refresh_gets_437() {
 }
 
 #[test]
-fn turn_022_a_retransmitted_refresh_refreshes() {
+fn turn_022_a_retransmitted_refresh_gets_the_same_answer() {
     let mut pair = Pair::new();
     pair.allocate(0);
     let request = pair.build(0, wire::REFRESH, &[wire::lifetime(1000)]);
