@@ -436,7 +436,9 @@ impl State {
                 if let Some(suppressed) = self.limits.open.admit(now) {
                     let remedy = match error.raw_os_error() {
                         Some(libc::EMFILE | libc::ENFILE) => ": raise the limit of open files (LimitNOFILE)",
-                        Some(libc::EADDRNOTAVAIL) => ": the relay address is no longer on this host",
+                        Some(libc::EADDRNOTAVAIL) => {
+                            ": the relay address is gone from this host, or not usable yet"
+                        }
                         _ => "",
                     };
                     tracing::error!(

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 use crate::daemon::udp_socket;
 
 /// Moves this thread, and the processes it starts from now on, into a namespace of its own that has
-/// 198.18.0.0/15 on `lo`, and 198.18.0.9 as an address by itself. It ends with the last of them. False, and said so, without the privilege.
+/// 198.18.0.1 and 198.18.0.9, and where clients and peers can have all of 198.18.0.0/15. It ends with the last of
+/// them. False, and said so, without the privilege.
 pub(crate) fn enter() -> bool {
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => {}
@@ -30,7 +31,9 @@ pub(crate) fn enter() -> bool {
         Err(error) => panic!("unshare: {error}"),
     }
     run("ip", "link set lo up");
-    run("ip", "address add 198.18.0.1/15 dev lo");
+    run("ip", "address add 198.18.0.1/32 dev lo");
+    // Not a prefix of an address on `lo`, which the daemon takes for its own as a whole.
+    run("ip", "route add local 198.18.0.0/15 dev lo");
     run("ip", "address add 198.18.0.9/32 dev lo");
     true
 }
