@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::bootstrap::{Need, bootstrap};
 use crate::demo_call::{DemoCall, Progress};
-use crate::lab::{self, LISTENER, Lab, Relay, RelayOptions, Status, Traffic};
+use crate::lab::{self, LISTENER, LISTENER_V6, Lab, Relay, RelayOptions, Status, Traffic};
 use crate::privilege::Privilege;
 use crate::workspace::{self, Profile};
 use crate::{build, host_report, interrupt, process};
@@ -136,6 +136,7 @@ fn introduce(lab: &Lab, relay: &Relay, binary: &Path, host_link: anyhow::Result<
         Some(reason) => println!("  datapath   {} ({reason})", datapath.mode),
     }
     println!("  TURN URI   turn:{LISTENER}:3478?transport=udp");
+    println!("             turn:[{LISTENER_V6}]:3478?transport=udp, from the client's namespace");
     println!("  user       {USER}");
     println!("  password   {PASSWORD}");
     println!("  log        {}", workspace::relative(relay.log()).display());

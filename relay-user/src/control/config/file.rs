@@ -541,7 +541,7 @@ mod tests {
         assert_eq!(software("\"relay\"").unwrap().0.as_deref(), Some("relay"));
         assert_eq!(
             refusals("software = \"\""),
-            "turnpike.toml:1: software : the text is empty: write false to send none"
+            "turnpike.toml:1: software \"\": the text is empty: write false to send none"
         );
         assert_eq!(refusals("software = 5"), "turnpike.toml:1: software: expected true, false or a text");
     }

@@ -244,8 +244,10 @@ impl fmt::Display for ConfigError {
             Origin::Option => f.write_str(&option_name(&self.key))?,
             Origin::File { path, line } => write!(f, "{path}:{line}: {}", self.key)?,
         }
-        if let Some(value) = &self.value {
-            write!(f, " {value}")?;
+        match self.value.as_deref() {
+            Some("") => f.write_str(" \"\"")?,
+            Some(value) => write!(f, " {value}")?,
+            None => {}
         }
         write!(f, ": {}", self.problem)
     }
