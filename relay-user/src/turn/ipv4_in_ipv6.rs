@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Whether the address belongs to a tunnel between IPv4 and IPv6 as its form alone tells (RFC 8656 section 21.4):
 /// Teredo (RFC 4380), 6to4 (RFC 3056), ISATAP (RFC 5214) and IPv4-compatible addresses (RFC 4291, for automatic
-/// tunnels; `::` and `::1` are of that form).
+/// tunnels; `::` and `::1` are none of these).
 pub(super) fn is_tunneled(ip: IpAddr) -> bool {
     let IpAddr::V6(ip) = ip else { return false };
     match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => false,
         [0x2001, 0, ..] | [0x2002, ..] | [0, 0, 0, 0, 0, 0, ..] => true,
         // The modified EUI-64 of an IPv4 address, globally unique or not (RFC 5214 section 6.1).
         [_, _, _, _, 0x0000 | 0x0200, 0x5efe, ..] => true,
@@ -46,9 +47,17 @@ mod tests {
         ] {
             assert!(tunneled(ip), "{ip}");
         }
-        for ip in
-            ["2000:ffff::1", "2001:1::", "2003::1", "2a00::1", "::ffff:8.8.8.8", "2a00::8.8.8.8", "8.8.8.8"]
-        {
+        for ip in [
+            "2000:ffff::1",
+            "2001:1::",
+            "2003::1",
+            "2a00::1",
+            "::ffff:8.8.8.8",
+            "2a00::8.8.8.8",
+            "8.8.8.8",
+            "::",
+            "::1",
+        ] {
             assert!(!tunneled(ip), "{ip}");
         }
     }
