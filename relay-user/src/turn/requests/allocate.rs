@@ -233,7 +233,7 @@ impl Server {
         let PendingAllocate { mut origin, reply, lifetime, source, opened, .. } = pending;
         let Some(&first) = opened.first() else {
             self.quotas.release(&origin.quota_user, source.quota());
-            return self.refuse(now, &reply, &ErrorCode::InsufficientCapacity.into());
+            return self.refuse(&reply, &ErrorCode::InsufficientCapacity.into());
         };
         if let Some(next) = source.taken_with(first) {
             let (user, timers) = (origin.quota_user.clone(), &mut self.effects.timers);

@@ -88,7 +88,7 @@ impl Server {
         match granted {
             Ok(Some(response)) => self.respond(&reply, response),
             Ok(None) => {}
-            Err(refusal) => self.refuse(now, &reply, &refusal),
+            Err(refusal) => self.refuse(&reply, &refusal),
         }
         Ok(())
     }

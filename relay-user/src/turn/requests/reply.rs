@@ -75,14 +75,19 @@ impl Reply {
 }
 
 impl Server {
-    pub(super) fn refuse(&mut self, now: BootNanos, reply: &Reply, refusal: &Refusal) {
-        let mut response = MessageWriter::new(Header { class: Class::Error, ..reply.header });
+    pub(super) fn refuse(&mut self, reply: &Reply, refusal: &Refusal) {
         let code = refusal.code();
+        // Before a nonce is made: what is not sent is to cost little.
+        if !self.admits(reply, Some(code)) {
+            return;
+        }
+        let mut response = MessageWriter::new(Header { class: Class::Error, ..reply.header });
         response.error_code(code);
         match refusal {
             Refusal::Error(_) => {}
             Refusal::Challenge(_) => {
-                let nonce = self.nonces.issue(now, reply.five_tuple.client, self.security_features());
+                let nonce =
+                    self.nonces.issue(reply.received, reply.five_tuple.client, self.security_features());
                 response
                     .attribute(AttributeType::REALM, self.config.realm.as_bytes())
                     .attribute(AttributeType::NONCE, nonce.as_bytes())
@@ -102,13 +107,28 @@ impl Server {
 
     /// Sends a success response.
     pub(super) fn respond(&mut self, reply: &Reply, response: MessageWriter) {
-        self.send(reply, response, None);
+        if self.admits(reply, None) {
+            self.send(reply, response, None);
+        }
+    }
+
+    /// Whether the request is authenticated, or its source gets another response all the same.
+    fn admits(&mut self, reply: &Reply, error: Option<ErrorCode>) -> bool {
+        if reply.protection.is_some() {
+            return true;
+        }
+        // The nonce is judged last.
+        let proof = if error == Some(ErrorCode::StaleNonce) { Proof::Password } else { Proof::Nothing };
+        let is_admitted = self.strangers.admits(reply.received, reply.five_tuple.client.0.ip(), proof);
+        if !is_admitted {
+            self.drops.count(DropReason::UnauthenticatedRate);
+        }
+        is_admitted
     }
 
     /// Sends a response. If the request was authenticated, with SOFTWARE, which is not for strangers, and
-    /// protected (RFC 8489 section 9.2.4); else within what its source gets.
+    /// protected (RFC 8489 section 9.2.4).
     fn send(&mut self, reply: &Reply, mut response: MessageWriter, error: Option<ErrorCode>) {
-        let five_tuple = reply.five_tuple;
         if let Some(Protection { key, sha256 }) = &reply.protection {
             if let Some(software) = &self.config.software {
                 response.attribute(AttributeType::SOFTWARE, software.as_bytes());
@@ -118,20 +138,13 @@ impl Server {
             } else {
                 response.integrity(key.as_bytes());
             }
-        } else {
-            // The nonce is judged last.
-            let proof = if error == Some(ErrorCode::StaleNonce) { Proof::Password } else { Proof::Nothing };
-            if !self.strangers.admits(reply.received, five_tuple.client.0.ip(), proof) {
-                self.drops.count(DropReason::UnauthenticatedRate);
-                return;
-            }
         }
         if reply.fingerprint {
             response.fingerprint();
         }
         self.responses.count(reply.header.method, error);
         self.effects.outputs.push_back(Output::ToClient {
-            five_tuple,
+            five_tuple: reply.five_tuple,
             ip: IpHeader::default(),
             datagram: response.finish(),
         });
