@@ -192,7 +192,7 @@ pub enum ConfigError {
 
 /// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 12 of
 /// PASSWORD-ALGORITHMS, 8 of FINGERPRINT, 4 before the realm) has at most 160 bytes.
-const MAX_REALM_LEN: usize = 52;
+pub const MAX_REALM_LEN: usize = 52;
 
 /// The longest that a nonce may be good for (RFC 8656 section 5).
 const MAX_NONCE_LIFETIME: Duration = Duration::from_secs(3600);

@@ -37,7 +37,7 @@ mod traffic;
 pub use address::{
     ChannelNumber, ClientAddr, Family, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
 };
-pub use config::{Config, ConfigError, Lifetimes, Limits};
+pub use config::{Config, ConfigError, Lifetimes, Limits, MAX_REALM_LEN};
 pub use credentials::{CredentialError, Credentials};
 pub use flow::{AllocationId, Direction, Flow, FlowId};
 pub use icmp::{IcmpError, IcmpMessage, Received};

@@ -25,8 +25,8 @@ use crate::{datapath::DatapathMode, turn::Limits};
 pub use resolve::resolve;
 pub use values::{
     AlternateServer, AuthSecret, Cidr, DEFAULT_PORT, ExternalIp, LifetimeSeconds, LimitSettings, Listen,
-    LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, REALM_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX,
-    Software, User, ValueError,
+    LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, Realm, RelayAddress, RelayPorts, SOFTWARE_MAX, Software,
+    User, ValueError,
 };
 
 /// Where the admin API listens unless told otherwise.

@@ -3,10 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::ValueError;
-
-/// Longest realm in bytes: with it a 401 response still fits the 160 bytes that an unauthenticated sender
-/// may be answered with.
-pub const REALM_MAX: usize = 52;
+use crate::turn::MAX_REALM_LEN;
 
 /// Longest user name in bytes (RFC 8489 section 14.3: less than 509).
 const USERNAME_MAX: usize = 508;
@@ -24,9 +21,9 @@ impl FromStr for Realm {
                 "a realm has at least one character: write the domain name of the service",
             ));
         }
-        if text.len() > REALM_MAX {
+        if text.len() > MAX_REALM_LEN {
             return Err(ValueError::new(format!(
-                "{} bytes are too long: write at most {REALM_MAX}, as in example.org",
+                "{} bytes are too long: write at most {MAX_REALM_LEN}, as in example.org",
                 text.len()
             )));
         }
@@ -131,7 +128,7 @@ mod tests {
     fn realms_fit_an_unauthenticated_response() {
         assert!("example.org".parse::<Realm>().is_ok());
         assert!(refusal::<Realm>("").contains("at least one"));
-        assert!(refusal::<Realm>(&"x".repeat(REALM_MAX + 1)).contains("53 bytes are too long"));
+        assert!(refusal::<Realm>(&"x".repeat(MAX_REALM_LEN + 1)).contains("53 bytes are too long"));
         assert!(refusal::<Realm>("a\"b").contains("quotation"));
     }
 

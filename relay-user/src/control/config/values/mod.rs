@@ -6,7 +6,7 @@ mod credentials;
 mod numbers;
 
 pub use addresses::{AlternateServer, Cidr, DEFAULT_PORT, ExternalIp, Listen, RelayAddress, RelayPorts};
-pub use credentials::{AuthSecret, REALM_MAX, Realm, User};
+pub use credentials::{AuthSecret, Realm, User};
 pub use numbers::{
     LifetimeSeconds, LimitSettings, LogFormat, MIN_IPV6_MTU, NONCE_LIFETIME_MAX, SOFTWARE_MAX, Software,
 };
