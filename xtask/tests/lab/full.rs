@@ -5,10 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use xtask::lab::{CLIENTS, PEERS};
-use xtask::turn_client::{Received, TurnClient};
+use xtask::turn_client::TurnClient;
 use xtask::wait;
 
-use crate::scene::{Datapath, PATIENCE, Scene};
+use crate::scene::{Datapath, PATIENCE, Scene, echo};
 
 const CHANNEL: u16 = 0x4000;
 const MESSAGES: u64 = 50;
@@ -35,7 +35,7 @@ fn one_channel_fits(datapath: Datapath) {
 
     let before = scene.relay.status().expect("the relay answers");
     for _ in 0..MESSAGES {
-        echo(&mut second, &peer);
+        echo(&mut second, CHANNEL, &peer);
     }
     let after = scene.relay.status().expect("the relay answers");
     assert_eq!(after.fast_path, before.fast_path, "no room: the second channel is not in the kernel");
@@ -45,7 +45,7 @@ fn one_channel_fits(datapath: Datapath) {
     assert_eq!(after.datapath.not_installed, 2, "both ways of the second channel wait for room");
     assert_eq!((slow(|path| path.to_peer), slow(|path| path.to_client)), (MESSAGES, MESSAGES));
     for _ in 0..MESSAGES {
-        echo(&mut first, &peer);
+        echo(&mut first, CHANNEL, &peer);
     }
     let in_kernel = scene.relay.status().expect("the relay answers").fast_path.to_peer.packets;
     assert_eq!(in_kernel, after.fast_path.to_peer.packets + MESSAGES, "the first channel stays there");
@@ -103,15 +103,6 @@ fn exchange_until_fast(scene: &Scene, client: &mut TurnClient, peer: &UdpSocket,
     let deadline = Instant::now() + PATIENCE;
     while scene.relay.status().expect("the relay answers").fast_path.to_client.packets <= before {
         assert!(Instant::now() < deadline, "the channel never got into the kernel");
-        echo(client, peer);
+        echo(client, CHANNEL, peer);
     }
-}
-
-fn echo(client: &mut TurnClient, peer: &UdpSocket) {
-    let mut buffer = [0; 100];
-    client.send_channel_data(CHANNEL, b"echo").expect("the client can send");
-    let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets the client's data");
-    peer.send_to(&buffer[..length], from).expect("the peer can send");
-    let received = client.receive(PATIENCE).expect("the client can receive");
-    assert_eq!(received, Some(Received::Channel { number: CHANNEL, data: b"echo".to_vec() }));
 }

@@ -11,10 +11,10 @@ use nix::sys::socket::sockopt::{Ipv4Tos, Ipv4Ttl, ReceiveTimeout};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 use xtask::lab::{CLIENTS, Namespace, PEERS};
+use xtask::turn_client::TurnClient;
 use xtask::turn_client::message::{Class, Message, Method, attribute};
-use xtask::turn_client::{Received, TurnClient};
 
-use crate::scene::{Datapath, PATIENCE, SERVER, Scene, on_each_datapath};
+use crate::scene::{Datapath, PATIENCE, SERVER, Scene, echo, on_each_datapath};
 
 const CHANNEL: u16 = 0x4000;
 const ICMP: u16 = 0x8004;
@@ -93,12 +93,7 @@ fn settle(scene: &Scene, datapath: Datapath, client: &mut TurnClient, peer: &Udp
     let deadline = Instant::now() + PATIENCE;
     loop {
         let before = scene.relay.status().expect("the relay answers").fast_path;
-        let mut buffer = [0; 100];
-        client.send_channel_data(CHANNEL, b"echo").expect("the client can send");
-        let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets the client's data");
-        peer.send_to(&buffer[..length], from).expect("the peer can send");
-        let received = client.receive(PATIENCE).expect("the client can receive");
-        assert_eq!(received, Some(Received::Channel { number: CHANNEL, data: b"echo".to_vec() }));
+        echo(client, CHANNEL, peer);
         let after = scene.relay.status().expect("the relay answers").fast_path;
         let both = after.to_peer.packets > before.to_peer.packets
             && after.to_client.packets > before.to_client.packets;

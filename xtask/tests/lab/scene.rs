@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use xtask::lab::{self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions};
-use xtask::turn_client::TurnClient;
+use xtask::turn_client::{Received, TurnClient};
 use xtask::workspace::{self, Profile};
 
 pub(crate) const USER: &str = "alice";
@@ -148,7 +148,7 @@ impl Scene {
         assert_eq!((&buffer[..length], from), (&b"there"[..], relayed));
         peer.send_to(b"and back", relayed).expect("the peer can send");
         let received = client.receive(PATIENCE).expect("the client can receive");
-        let expected = xtask::turn_client::Received::Channel { number: 0x4ABC, data: b"and back".to_vec() };
+        let expected = Received::Channel { number: 0x4ABC, data: b"and back".to_vec() };
         assert_eq!(received, Some(expected));
         client.refresh(0).expect("the allocation can be deleted");
     }
@@ -173,4 +173,14 @@ pub(crate) fn bind(namespace: &Namespace, address: impl Into<SocketAddr>) -> Udp
     let socket = namespace.run(|| UdpSocket::bind(address)).expect("the address is the namespace's");
     socket.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
     socket
+}
+
+/// One message to the peer over the channel, and back.
+pub(crate) fn echo(client: &mut TurnClient, channel: u16, peer: &UdpSocket) {
+    let mut buffer = [0; 100];
+    client.send_channel_data(channel, b"echo").expect("the client can send");
+    let (length, from) = peer.recv_from(&mut buffer).expect("the peer gets the client's data");
+    peer.send_to(&buffer[..length], from).expect("the peer can send");
+    let received = client.receive(PATIENCE).expect("the client can receive");
+    assert_eq!(received, Some(Received::Channel { number: channel, data: b"echo".to_vec() }));
 }
