@@ -3,6 +3,8 @@
 //! All sums are over 16-bit words as they lie in memory. The one's-complement sum does not depend on byte
 //! order, so words are read and written natively and never swapped.
 
+use crate::address::Address;
+
 /// Folds a sum of at most 65,537 16-bit words to 16 bits.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
@@ -24,75 +26,16 @@ pub const fn udp_nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
-/// Sum of an IPv4 address in network byte order.
+/// Folds any sum of 16-bit or wider words to 16 bits.
 #[inline(always)]
-pub const fn addr_v4(addr: u32) -> u64 {
-    (addr & 0xffff) as u64 + (addr >> 16) as u64
+pub const fn fold_wide(sum: u64) -> u16 {
+    fold((sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32 & 0xffff) + (sum >> 48))
 }
 
-/// Sum of the IPv4 pseudo-header for UDP without the length: addresses in network byte order.
+/// Sum of the pseudo-header for UDP without the length, IPv4's or IPv6's.
 #[inline(always)]
-pub const fn pseudo_v4(source: u32, destination: u32) -> u64 {
-    addr_v4(source) + addr_v4(destination) + u16::to_be(17) as u64
-}
-
-/// One side of a rewrite: what the pseudo-header and the UDP ports say. Network byte order.
-#[derive(Clone, Copy, Debug)]
-pub struct UdpV4 {
-    /// Source address.
-    pub source_addr: u32,
-    /// Destination address.
-    pub destination_addr: u32,
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub destination_port: u16,
-}
-
-impl UdpV4 {
-    const fn words(self) -> [u16; 6] {
-        [
-            self.source_addr as u16,
-            (self.source_addr >> 16) as u16,
-            self.destination_addr as u16,
-            (self.destination_addr >> 16) as u16,
-            self.source_port,
-            self.destination_port,
-        ]
-    }
-}
-
-/// How the UDP length changes between `old` and `new`, and the channel number that comes or goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelHeader {
-    /// 4 bytes less; the number is taken out.
-    Removed(u16),
-    /// 4 bytes more; the number is put in.
-    Added(u16),
-    /// Same length; one number for another (hairpin).
-    Replaced {
-        /// The number that goes.
-        old: u16,
-        /// The number that comes.
-        new: u16,
-    },
-}
-
-/// The fixed part of the UDP checksum's change: everything but the ChannelData length field, which differs
-/// from packet to packet. Folded; numbers in network byte order.
-pub fn udp_delta_v4(old: UdpV4, new: UdpV4, channel: ChannelHeader) -> u16 {
-    let mut sum = 0u64;
-    for (old, new) in old.words().into_iter().zip(new.words()) {
-        sum += !old as u64 + new as u64;
-    }
-    // The length stands in the pseudo-header and in the UDP header, so the difference counts twice.
-    let four = u16::to_be(4);
-    sum += match channel {
-        ChannelHeader::Removed(number) => 2 * (!four) as u64 + !number as u64,
-        ChannelHeader::Added(number) => 2 * four as u64 + number as u64,
-        ChannelHeader::Replaced { old, new } => !old as u64 + new as u64,
-    };
-    fold(sum)
+pub const fn pseudo(source: Address, destination: Address) -> u64 {
+    source.sum() + destination.sum() + u16::to_be(17) as u64
 }
 
 /// The Internet checksum of `bytes`, from scratch. For userspace and as the oracle of tests.

@@ -19,6 +19,26 @@ impl Interface {
     }
 }
 
+/// Key of `VLANS`: a VLAN that the host has a device for. A tagged frame of another VLAN is left to the kernel.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VlanKey {
+    /// The interface below: the one the program is attached to.
+    pub ifindex: u32,
+    /// VLAN identifier of the outer tag (host byte order, 12 bits), with [`Self::SERVICE_TAG`] set for IEEE 802.1ad.
+    pub outer: u16,
+    /// VLAN identifier of the inner tag; 0: there is none.
+    pub inner: u16,
+}
+
+impl VlanKey {
+    /// Set in [`Self::outer`]: the outer tag's EtherType is 0x88a8, not 0x8100.
+    pub const SERVICE_TAG: u16 = 1 << 15;
+}
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), 8 bytes without padding, every bit pattern valid.
+unsafe impl aya::Pod for VlanKey {}
 #[cfg(feature = "user")]
 // SAFETY: repr(C), 6 + 2 bytes, no padding, every bit pattern valid.
 unsafe impl aya::Pod for Interface {}

@@ -37,10 +37,12 @@ pub enum Verdict {
 }
 
 outcomes! {
-    /// STUN or DTLS at a listener: the control plane's business.
+    /// STUN (but for Send indications) or DTLS at a listener: the control plane's business.
     Control = "control", Punt;
-    /// ChannelData on a channel, or data from a peer, that no flow covers.
+    /// ChannelData or a Send indication of a client, or data from a peer, that no flow covers.
     NoFlow = "no_flow", Punt;
+    /// A Send indication with anything but one XOR-PEER-ADDRESS, one DATA, SOFTWARE and FINGERPRINT, or not in order.
+    Indication = "indication", Punt;
     /// An IPv4 header with options.
     IpOptions = "ip_options", Punt;
     /// The first fragment of an IPv4 packet. Later ones have no ports to tell that they are ours: not counted.
@@ -49,23 +51,28 @@ outcomes! {
     IpChecksum = "ip_checksum", Punt;
     /// The frame is for another MAC address.
     ForeignMac = "foreign_mac", Punt;
-    /// TTL 0 or 1.
+    /// TTL or hop limit 0 or 1.
     Ttl = "ttl", Punt;
     /// The UDP checksum is unfinished (transmit offload on the sending side of a virtual link).
     PartialChecksum = "partial_checksum", Punt;
+    /// No UDP checksum, which must be computed towards IPv6.
+    ZeroChecksum = "zero_checksum", Punt;
     /// More than 3 bytes behind the ChannelData: more than padding.
     Trailer = "trailer", Punt;
-    /// The outgoing packet would exceed the next hop's MTU.
+    /// The outgoing packet would exceed the next hop's MTU, or, made of an IPv4 packet with DF=0, the lowest IPv6 MTU.
     Mtu = "mtu", Punt;
     /// The next hop is not resolved.
     NextHop = "next_hop", Punt;
     /// The egress interface is not one that the program is attached to.
     TxPort = "tx_port", Punt;
-    /// The flow or next hop was being changed while it was read, or was never whole.
+    /// The flow or path was being changed while it was read, or was never whole.
     Torn = "torn", Punt;
-    /// The driver left no room to grow the frame.
+    /// The driver left no room to grow the frame at its front.
     Headroom = "headroom", Punt;
-    /// The frame does not lie in one piece of memory (a jumbo frame, say).
+    /// The driver left no room for padding at the end of the frame.
+    Tailroom = "tailroom", Punt;
+    /// The frame lies in several pieces of memory (a jumbo frame, say), and the headers are not all in the first, or
+    /// something behind the data must be cut off or added, or the egress interface takes no such frames.
     NonLinear = "non_linear", Punt;
     /// The other allocation of a hairpin has no live flow for this sender.
     HairpinMiss = "hairpin_miss", Punt;
@@ -75,6 +82,10 @@ outcomes! {
     ChannelDataLength = "channel_data_length", Drop;
     /// A UDP length below 8 or beyond the IP packet, or an IP length beyond the frame.
     UdpLength = "udp_length", Drop;
+    /// An IPv6 packet without a UDP checksum.
+    Ipv6ZeroChecksum = "ipv6_zero_checksum", Drop;
+    /// The allocation is beyond its bytes per second.
+    Bandwidth = "bandwidth", Drop;
     /// The first byte of a datagram to a listener is none of STUN, DTLS and ChannelData.
     NotTurn = "not_turn", Drop;
     /// The daemon's socket is gone: dropped, so that nobody is answered "port unreachable".

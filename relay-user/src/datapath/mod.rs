@@ -9,7 +9,10 @@ pub mod program;
 mod userspace;
 mod xdp;
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 pub use open::{
     AttachedInterface, DEFAULT_MAX_FLOWS, DatapathMode, OpenError, Opened, ParseDatapathModeError,
@@ -18,7 +21,7 @@ pub use open::{
 pub use userspace::Userspace;
 pub use xdp::Pinned;
 
-use relay_common::clock::BootNanos;
+use relay_common::{clock::BootNanos, meter::Rate};
 
 use crate::turn::{AllocationId, Flow, FlowId, RelayedAddr};
 pub use crate::turn::{Relayed, Traffic};
@@ -71,6 +74,13 @@ pub trait Datapath: Send {
     /// [`allocation_traffic`](Self::allocation_traffic) will not change. It comes about in a
     /// [`tick`](Self::tick), within seconds.
     fn traffic_is_final(&self, allocation: AllocationId) -> bool;
+    /// The words that allocations are metered by, to be shared with the core ([`relay_common::meter`]); index 0 is for no
+    /// limit. `None`: nothing is forwarded here.
+    fn meters(&self) -> Option<Arc<dyn AsRef<[AtomicU64]> + Send + Sync>>;
+    /// The rate that flows with a meter must keep to, from now on.
+    fn set_rate(&mut self, rate: Rate);
+    /// The lowest MTU of IPv6 paths in bytes, from now on.
+    fn set_min_ipv6_mtu(&mut self, mtu: u16);
     /// Forgets an allocation's account once its last flow is read. Its share of the totals remains.
     fn forget_allocation(&mut self, allocation: AllocationId);
     /// Ends forwarding and leaves nothing behind in the kernel: programs detached, pins and neighbour

@@ -18,22 +18,39 @@ use tokio::sync::{mpsc, oneshot};
 /// How packets to a destination leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// Egress interface.
+    /// Egress interface: below any VLAN device, the one that packets are redirected to.
     pub ifindex: u32,
     /// Largest IP packet in bytes: the route's MTU, but never more than the interface's.
     pub mtu: u32,
     /// MAC address of the gateway, or of the destination itself.
     pub destination_mac: [u8; 6],
-    /// MAC address of the egress interface.
+    /// MAC address of the egress interface (of the VLAN device, where it is one).
     pub source_mac: [u8; 6],
+    /// VLAN tags to send with, the outer first. `[None, Some(_)]` does not occur.
+    pub tags: [Option<Tag>; 2],
+    /// Whether the egress interface sends frames in several pieces of memory that were redirected to it
+    /// (`NETDEV_XDP_ACT_NDO_XMIT_SG`).
+    pub scatter_gather: bool,
+}
+
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// VLAN identifier: 1 to 4094.
+    pub id: u16,
+    /// EtherType 0x88a8 (IEEE 802.1ad), not 0x8100. Only an outer tag's is minded.
+    pub service: bool,
 }
 
 /// Where resolved next hops and interface addresses go. Called on the resolver's thread.
 pub trait Publish: Send {
-    /// The next hop at `index` is now this. `None`: unresolved.
-    fn next_hop(&mut self, index: u32, next_hop: Option<NextHop>);
+    /// The path at `index` leads this way, and leaves by this next hop. `None`: unresolved, or internal.
+    fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>);
     /// An attached interface has this MAC address. `None`: it is gone.
     fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>);
+    /// The VLAN device with these tags, the outer first, on an attached interface has this MAC address. `None`: it is
+    /// gone.
+    fn vlan(&mut self, ifindex: u32, tags: [Option<Tag>; 2], mac: Option<[u8; 6]>);
 }
 
 /// The resolver's handle. Dropping it is [`NextHops::stop`].
