@@ -207,9 +207,8 @@ pub struct FlowEntry {
 /// 64-bit words in a [`FlowEntry`].
 pub const FLOW_ENTRY_WORDS: usize = size_of::<FlowEntry>() / 8;
 
-const _: () = assert!(
-    size_of::<FlowEntry>() == 48 && size_of::<FlowKeyV4>() == 16 && size_of::<FlowKeyV6>() == 40
-);
+const _: () =
+    assert!(size_of::<FlowEntry>() == 48 && size_of::<FlowKeyV4>() == 16 && size_of::<FlowKeyV6>() == 40);
 
 impl FlowEntry {
     #[inline(always)]
@@ -276,14 +275,24 @@ mod tests {
 
     #[test]
     fn only_the_whole_value_under_its_own_key_verifies() {
-        let value = FlowEntry { expires: 77, kind: FlowKind::ChannelToPeer as u8, counter: 9, ..FlowEntry::default() }
-            .sealed(&KEY);
+        let value = FlowEntry {
+            expires: 77,
+            kind: FlowKind::ChannelToPeer as u8,
+            counter: 9,
+            ..FlowEntry::default()
+        }
+        .sealed(&KEY);
         assert!(value.verify(&KEY));
         assert!(!value.verify(&FlowKeyV4 { channel: 6, ..KEY }));
         assert!(!FlowEntry::default().verify(&FlowKeyV4::default()));
 
-        let other = FlowEntry { expires: 78, kind: FlowKind::ChannelToClient as u8, counter: 10, ..FlowEntry::default() }
-            .sealed(&KEY);
+        let other = FlowEntry {
+            expires: 78,
+            kind: FlowKind::ChannelToClient as u8,
+            counter: 10,
+            ..FlowEntry::default()
+        }
+        .sealed(&KEY);
         for torn_at in 1..FLOW_ENTRY_WORDS {
             let mut words = value.words();
             words[torn_at..].copy_from_slice(&other.words()[torn_at..]);

@@ -13,7 +13,7 @@ use super::{
     address::{ChannelNumber, Family, FiveTuple, PeerAddr, RelayedAddr},
     bandwidth::Meter,
     channel::{Channel, Channels},
-    flow::{AllocationId, Direction, Flow, FlowId},
+    flow::{AllocationId, Direction, Flow, FlowForm, FlowId, Hairpin},
     output::{EndReason, Event, Output},
     own_addresses::OwnAddresses,
     permission::{Permissions, PermittedPeers},
@@ -219,7 +219,10 @@ impl Allocation {
             match until {
                 Some(expires) => {
                     for id in self.flows_of(&channel, relayed.address) {
-                        let flow = Flow { id, allocation: self.origin.id, expires, hairpin: channel.hairpin };
+                        let hairpin = channel
+                            .hairpin
+                            .then_some(Hairpin { advertised: relayed.address.0.ip(), alias: None });
+                        let flow = Flow { id, allocation: self.origin.id, expires, hairpin, meter: None };
                         effects.outputs.push_back(Output::InstallFlow(flow));
                     }
                 }
@@ -240,12 +243,12 @@ impl Allocation {
 
     fn flows_of(&self, channel: &Channel, relayed: RelayedAddr) -> [FlowId; 2] {
         let five_tuple = self.origin.five_tuple;
+        let form = FlowForm::Channel { peer: channel.peer, number: channel.number };
         [Direction::ToPeer, Direction::ToClient].map(|direction| FlowId {
             direction,
             five_tuple,
             relayed,
-            peer: channel.peer,
-            channel: channel.number,
+            form,
         })
     }
 

@@ -39,7 +39,7 @@ pub use address::{
 };
 pub use config::{Config, ConfigError, Lifetimes, Limits, MAX_REALM_LEN};
 pub use credentials::{CredentialError, Credentials};
-pub use flow::{AllocationId, Direction, Flow, FlowId};
+pub use flow::{AllocationId, Direction, Flow, FlowForm, FlowId, Hairpin};
 pub use icmp::{IcmpError, IcmpMessage, Received};
 pub use ip::{Fragmentation, IpHeader, IpMeta};
 pub use long_term_key::LongTermKey;
