@@ -62,7 +62,7 @@ pub struct Indication {
     pub bytes: Vec<u8>,
     /// What attributes are padded with: any value (RFC 8489 section 14).
     pub padding: u8,
-    transaction_id: [u8; 12],
+    pub transaction_id: [u8; 12],
 }
 
 impl Indication {

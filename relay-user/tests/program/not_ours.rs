@@ -1,15 +1,15 @@
 //! The host's own traffic, and packets that the program does not read: to the kernel, as they came.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use relay_common::{interface::VlanKey, outcome::Outcome, port_class::PortClass};
-use relay_user::{datapath::encode, turn::Family};
+use relay_common::{interface::Interface, outcome::Outcome, port_class::PortClass};
+use relay_user::turn::Family;
 
 use crate::{
-    case::{Case, End, Form},
+    case::{Case, Form},
     frame::{ETHER_TYPE_AT, Frame, repair_ip_checksum, set_word},
     relay::*,
-    session::{Client, listener, on_peer_side, peer, relayed_ip},
+    session::{Client, on_peer_side, relayed_ip},
 };
 
 #[test]
@@ -299,7 +299,7 @@ fn dp_053_a_frame_for_another_mac_address_is_not_forwarded() {
 #[ignore = "needs CAP_BPF: cargo xtask test"]
 fn dp_053_no_frame_is_for_an_interface_that_the_daemon_does_not_serve() {
     let mut relay = Relay::new();
-    relay.set_interface(relay.ifindex(Side::Client), relay_common::interface::Interface::default());
+    relay.set_interface(relay.ifindex(Side::Client), Interface::default());
     for case in Case::all().filter(|case| case.ingress() == Side::Client) {
         relay.assert_outcome(Side::Client, &case.input(b"data").bytes(), Outcome::ForeignMac);
         // An entry of zeroes is no interface with a MAC address of zeroes.
