@@ -199,7 +199,8 @@ fn dp_040_transaction_ids_do_not_come_again_and_every_bit_of_them_varies() {
 fn dp_040_transaction_ids_follow_from_a_secret_alone_that_each_load_has_of_its_own() {
     let mut relay = Relay::new();
     let case = Case::to_client().find(|case| matches!(case.to, End::Client(_, Form::Indication))).expect("one of all");
-    on_one_cpu();
+    // Each CPU counts its own.
+    pin(0);
     let mut ids = HashSet::new();
     for key in [[1, 2], [1, 3], [2, 2], [0, 0], [1, 2]] {
         for count in [0, 1, 1 << 40] {
@@ -225,13 +226,6 @@ fn transaction_id(relay: &Relay, case: &Case) -> Vec<u8> {
     let run = relay.run(case.ingress(), &case.input(b"data").bytes());
     assert_eq!(run.verdict, case.verdict());
     run.frame[case.output(b"data").payload_at()..][TRANSACTION_ID].to_vec()
-}
-
-/// Keeps this thread on one CPU: counts of transactions are each CPU's.
-fn on_one_cpu() {
-    let mut cpus = nix::sched::CpuSet::new();
-    cpus.set(0).expect("a first CPU");
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).expect("a CPU to stay on");
 }
 
 /// Everything that a Send indication must have.

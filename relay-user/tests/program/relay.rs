@@ -15,7 +15,7 @@ use aya::{
     programs::Xdp,
 };
 use nix::{
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
     time::ClockId,
 };
 use relay_common::{
@@ -581,6 +581,16 @@ pub fn coarse_now() -> u64 {
 fn clock(id: ClockId) -> u64 {
     let time = nix::time::clock_gettime(id).unwrap();
     time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64
+}
+
+/// Keeps this thread on the `number`th of its CPUs, if there are so many.
+pub fn pin(number: usize) {
+    let this = nix::unistd::Pid::from_raw(0);
+    let all = sched_getaffinity(this).unwrap();
+    let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap()).collect();
+    let mut one = CpuSet::new();
+    one.set(cpus[number % cpus.len()]).unwrap();
+    sched_setaffinity(this, &one).unwrap();
 }
 
 pub fn values(words: &[AtomicU64]) -> Vec<u64> {
