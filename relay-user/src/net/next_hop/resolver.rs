@@ -1,27 +1,19 @@
-//! What the resolver knows: a mirror of links and neighbours, and the tracked next hops. No netlink here.
+//! What the resolver knows: a mirror of links and neighbours, and the tracked paths. No netlink here.
 //!
 //! Events go in, values are published, and [`Resolver::next_work`] says what to ask of the kernel next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{NextHop, Publish};
+use super::{
+    NextHop, Publish,
+    links::{Egress, Link, Links, Port},
+};
 use crate::datapath::encode::Way;
-
-/// A network interface, as far as next hops depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) name: String,
-    /// `None`: not Ethernet.
-    pub(super) mac: Option<[u8; 6]>,
-    pub(super) mtu: u32,
-    /// Administratively up and with a carrier.
-    pub(super) up: bool,
-}
 
 /// Names a neighbour: interface index and address.
 pub(super) type NeighbourKey = (u32, IpAddr);
@@ -70,9 +62,9 @@ pub(super) enum Work {
 
 pub(super) struct Resolver {
     publish: Box<dyn Publish>,
-    /// Interfaces the program is attached to, and the MAC addresses published for them.
-    attached: BTreeMap<u32, Option<[u8; 6]>>,
-    links: HashMap<u32, Link>,
+    links: Links,
+    /// Interfaces and VLANs, and the MAC addresses published for them.
+    ports: HashMap<Port, [u8; 6]>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     hops: HashMap<u32, Hop>,
     /// Destination and index of each tracked next hop: a prefix is a range.
@@ -103,8 +95,8 @@ impl Resolver {
     pub(super) fn new(publish: Box<dyn Publish>, attached: BTreeSet<u32>) -> Self {
         Self {
             publish,
-            attached: attached.into_iter().map(|ifindex| (ifindex, None)).collect(),
-            links: HashMap::new(),
+            links: Links::new(attached),
+            ports: HashMap::new(),
             neighbours: HashMap::new(),
             hops: HashMap::new(),
             by_destination: BTreeSet::new(),
@@ -137,31 +129,36 @@ impl Resolver {
     }
 
     pub(super) fn link(&mut self, ifindex: u32, link: Link) {
-        self.publish_interface(ifindex, link.mac);
-        let up = link.up;
-        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
-        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
-        // that comes up, without a word (net/ipv4/fib_semantics.c).
-        if !up {
-            self.look_up_routes_by(ifindex);
-        } else if was_down && self.attached.contains_key(&ifindex) {
-            self.all_routes_changed();
-        }
-        self.republish_link(ifindex);
+        self.set_link(ifindex, link);
+        self.publish_ports();
     }
 
     pub(super) fn link_gone(&mut self, ifindex: u32) {
-        if let Some(link) = self.links.remove(&ifindex)
-            && self.attached.contains_key(&ifindex)
+        if let Some(link) = self.links.remove(ifindex)
+            && self.links.is_attached(ifindex)
         {
             tracing::warn!(
                 "interface {} is gone: its media takes the slow path until turnpike is restarted",
                 link.name
             );
         }
-        self.publish_interface(ifindex, None);
+        self.publish_ports();
         self.look_up_routes_by(ifindex);
         self.republish_link(ifindex);
+    }
+
+    /// Whether an interface sends frames in several pieces that were redirected to it.
+    pub(super) fn scatter_gather(&mut self, ifindex: u32, scatter_gather: bool) {
+        if self.links.set_scatter_gather(ifindex, scatter_gather) {
+            self.republish_link(ifindex);
+        }
+    }
+
+    /// The MTU that IPv6 keeps to on a link.
+    pub(super) fn ipv6_mtu(&mut self, ifindex: u32, mtu: u32) {
+        if self.links.set_ipv6_mtu(ifindex, mtu) {
+            self.republish_link(ifindex);
+        }
     }
 
     pub(super) fn neighbour(&mut self, key: NeighbourKey, neighbour: Neighbour) {
@@ -187,8 +184,7 @@ impl Resolver {
 
     /// Replaces the mirror by a fresh dump and asks again for everything.
     pub(super) fn resync(&mut self, links: HashMap<u32, Link>, neighbours: HashMap<NeighbourKey, Neighbour>) {
-        let gone: Vec<u32> =
-            self.links.keys().filter(|ifindex| !links.contains_key(ifindex)).copied().collect();
+        let gone: Vec<u32> = self.links.indices().filter(|ifindex| !links.contains_key(ifindex)).collect();
         self.neighbours_due.extend(self.neighbours.keys());
         self.neighbours_due.extend(neighbours.keys());
         self.neighbours = neighbours;
@@ -196,8 +192,9 @@ impl Resolver {
             self.link_gone(ifindex);
         }
         for (ifindex, link) in links {
-            self.link(ifindex, link);
+            self.set_link(ifindex, link);
         }
+        self.publish_ports();
         self.all_routes_changed();
     }
 
@@ -211,7 +208,7 @@ impl Resolver {
     pub(super) fn next_work(&mut self) -> Option<Work> {
         while let Some(key) = self.neighbours_due.pop_first() {
             let upkeep = self.neighbours.get(&key).map_or(Upkeep::None, |neighbour| neighbour.upkeep);
-            let up = self.links.get(&key.0).is_some_and(|link| link.up);
+            let up = self.links.is_up(key.0);
             match (self.users.contains_key(&key), upkeep) {
                 (true, Upkeep::None) if up => return Some(Work::Keep(key)),
                 (false, Upkeep::Ours) => return Some(Work::Release(key)),
@@ -259,7 +256,7 @@ impl Resolver {
         let Some(hop) = self.hops.get_mut(&index) else { return };
         let old = hop.neighbour();
         hop.route = route;
-        let new = hop.neighbour().filter(|(ifindex, _)| self.attached.contains_key(ifindex));
+        let new = hop.neighbour().filter(|(ifindex, _)| self.links.port(*ifindex).is_some());
         if let Some(key) = old.filter(|_| old != new)
             && let Some(users) = self.users.get_mut(&key)
         {
@@ -279,16 +276,39 @@ impl Resolver {
         self.republish(index);
     }
 
-    fn publish_interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
-        let Some(published) = self.attached.get_mut(&ifindex) else { return };
-        if *published != mac {
-            *published = mac;
-            self.publish.interface(ifindex, mac);
+    fn set_link(&mut self, ifindex: u32, link: Link) {
+        let up = link.up;
+        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
+        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
+        // that comes up, without a word (net/ipv4/fib_semantics.c).
+        if !up {
+            self.look_up_routes_by(ifindex);
+        } else if was_down && self.links.port(ifindex).is_some() {
+            self.all_routes_changed();
         }
+        self.republish_link(ifindex);
+    }
+
+    fn publish_ports(&mut self) {
+        let ports = self.links.ports();
+        let mut publish = |(ifindex, tags): Port, mac| match tags {
+            [None, _] => self.publish.interface(ifindex, mac),
+            tags => self.publish.vlan(ifindex, tags, mac),
+        };
+        for port in self.ports.keys().filter(|port| !ports.contains_key(port)) {
+            publish(*port, None);
+        }
+        for (port, mac) in &ports {
+            if self.ports.get(port) != Some(mac) {
+                publish(*port, Some(*mac));
+            }
+        }
+        self.ports = ports;
     }
 
     fn republish_link(&mut self, ifindex: u32) {
-        let keys: Vec<NeighbourKey> = self.users.keys().filter(|key| key.0 == ifindex).copied().collect();
+        let keys: Vec<NeighbourKey> =
+            self.users.keys().filter(|key| self.links.leads_through(key.0, ifindex)).copied().collect();
         for key in keys {
             self.neighbours_due.insert(key);
             self.republish_neighbour(key);
@@ -311,17 +331,16 @@ impl Resolver {
     }
 
     fn next_hop(&self, hop: &Hop) -> Option<NextHop> {
-        let route = hop.route.filter(|route| self.attached.contains_key(&route.ifindex))?;
-        let link = self.links.get(&route.ifindex).filter(|link| link.up)?;
-        let destination_mac = self.neighbours.get(&hop.neighbour()?)?.mac?;
-        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let route = hop.route?;
+        let Egress { port: (ifindex, tags), mac, mtu, scatter_gather } =
+            self.links.egress(route.ifindex, hop.destination.is_ipv6())?;
         Some(NextHop {
-            ifindex: route.ifindex,
-            mtu,
-            destination_mac,
-            source_mac: link.mac?,
-            tags: [None; 2],
-            scatter_gather: false,
+            ifindex,
+            mtu: route.mtu.map_or(mtu, |route| route.min(mtu)),
+            destination_mac: self.neighbours.get(&hop.neighbour()?)?.mac?,
+            source_mac: mac,
+            tags,
+            scatter_gather,
         })
     }
 }
