@@ -347,34 +347,55 @@ impl Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr},
+        sync::{Arc, Mutex},
+    };
 
-    use super::*;
+    use super::{
+        super::{Tag, links::Vlan},
+        *,
+    };
 
     const CLIENT_SIDE: u32 = 3;
     const UNATTACHED: u32 = 9;
-    const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
-    const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
-    const KEY: NeighbourKey = (CLIENT_SIDE, IpAddr::V4(DESTINATION));
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 1));
+    const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2));
+    const WAY: Way = Way::Out(SOURCE, DESTINATION);
+    const KEY: NeighbourKey = (CLIENT_SIDE, DESTINATION);
+    const OURS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1));
     const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const NEXT_HOP: NextHop = NextHop {
+        ifindex: CLIENT_SIDE,
+        mtu: 1500,
+        destination_mac: THEIRS,
+        source_mac: OURS,
+        tags: [None; 2],
+        scatter_gather: false,
+    };
     const MANAGED: Neighbour = Neighbour { mac: Some(THEIRS), upkeep: Upkeep::Ours, idle: false };
 
     #[derive(Default)]
     struct Published {
-        hops: HashMap<u32, Option<NextHop>>,
+        paths: HashMap<u32, (Way, Option<NextHop>)>,
         interfaces: HashMap<u32, Option<[u8; 6]>>,
+        vlans: HashMap<Port, Option<[u8; 6]>>,
     }
 
     struct Recorder(Arc<Mutex<Published>>);
 
     impl Publish for Recorder {
-        fn next_hop(&mut self, index: u32, next_hop: Option<NextHop>) {
-            self.0.lock().unwrap().hops.insert(index, next_hop);
+        fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>) {
+            self.0.lock().unwrap().paths.insert(index, (way, next_hop));
         }
 
         fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
             self.0.lock().unwrap().interfaces.insert(ifindex, mac);
+        }
+
+        fn vlan(&mut self, ifindex: u32, tags: [Option<Tag>; 2], mac: Option<[u8; 6]>) {
+            self.0.lock().unwrap().vlans.insert((ifindex, tags), mac);
         }
     }
 
@@ -396,7 +417,7 @@ mod tests {
         /// With next hop 1 tracked, routed straight to its destination and its neighbour resolved.
         fn resolved() -> Self {
             let mut bench = Self::new();
-            bench.resolver.track(1, SOURCE, DESTINATION);
+            bench.resolver.track(1, WAY);
             assert_eq!(
                 bench.resolver.next_work(),
                 Some(Work::Route { index: 1, source: SOURCE, destination: DESTINATION })
@@ -409,7 +430,7 @@ mod tests {
         }
 
         fn hop(&self, index: u32) -> Option<NextHop> {
-            self.published.lock().unwrap().hops[&index]
+            self.published.lock().unwrap().paths[&index].1
         }
 
         fn work(&mut self) -> Vec<Work> {
@@ -418,7 +439,14 @@ mod tests {
     }
 
     fn link() -> Link {
-        Link { name: "relc0".to_owned(), mac: Some(OURS), mtu: 1500, up: true }
+        Link {
+            name: "relc0".to_owned(),
+            mac: Some(OURS),
+            mtu: 1500,
+            ipv6_mtu: Some(1500),
+            up: true,
+            vlan: None,
+        }
     }
 
     fn direct() -> Route {
@@ -428,8 +456,8 @@ mod tests {
     #[test]
     fn a_next_hop_has_both_macs_and_the_smaller_mtu() {
         let mut bench = Bench::resolved();
-        let expected = NextHop { ifindex: CLIENT_SIDE, mtu: 1500, destination_mac: THEIRS, source_mac: OURS };
-        assert_eq!(bench.hop(1), Some(expected));
+        assert_eq!(bench.hop(1), Some(NEXT_HOP));
+        assert_eq!(bench.published.lock().unwrap().paths[&1].0, WAY);
         bench.resolver.route_found(1, Some(Route { mtu: Some(1400), ..direct() }));
         assert_eq!(bench.hop(1).unwrap().mtu, 1400);
         bench.resolver.route_found(1, Some(Route { mtu: Some(9000), ..direct() }));
@@ -451,7 +479,7 @@ mod tests {
     fn unroutable_or_elsewhere_is_unresolved() {
         let mut bench = Bench::resolved();
         bench.resolver.route_found(1, Some(Route { ifindex: UNATTACHED, ..direct() }));
-        bench.resolver.neighbour((UNATTACHED, DESTINATION.into()), MANAGED);
+        bench.resolver.neighbour((UNATTACHED, DESTINATION), MANAGED);
         assert_eq!(bench.hop(1), None);
         bench.resolver.route_found(1, None);
         assert_eq!(bench.hop(1), None);
@@ -492,7 +520,7 @@ mod tests {
     #[test]
     fn a_neighbour_is_released_when_its_last_user_is_gone() {
         let mut bench = Bench::resolved();
-        bench.resolver.track(2, [198, 18, 1, 9].into(), DESTINATION);
+        bench.resolver.track(2, Way::Out([198, 18, 1, 9].into(), DESTINATION));
         bench.resolver.route_found(2, Some(direct()));
         bench.work();
         bench.resolver.release(1);
@@ -506,7 +534,7 @@ mod tests {
     fn neighbours_that_others_look_after_are_left_alone() {
         let mut bench = Bench::new();
         bench.resolver.neighbour(KEY, Neighbour { upkeep: Upkeep::Others, ..MANAGED });
-        bench.resolver.track(1, SOURCE, DESTINATION);
+        bench.resolver.track(1, WAY);
         bench.resolver.route_found(1, Some(direct()));
         bench.work();
         bench.resolver.release_all();
@@ -523,12 +551,15 @@ mod tests {
     #[test]
     fn only_destinations_in_a_changed_prefix_are_looked_up_again() {
         let mut bench = Bench::resolved();
-        bench.resolver.track(2, SOURCE, [203, 0, 113, 7].into());
+        bench.resolver.track(2, Way::Out(SOURCE, [203, 0, 113, 7].into()));
+        bench.resolver.track(3, Way::Out(OURS_V6, "2001:db8::cb00:7107".parse().unwrap()));
         bench.work();
         bench.resolver.routes_changed("203.0.113.0/24".parse().unwrap());
         assert!(matches!(bench.work()[..], [Work::Route { index: 2, .. }]));
-        bench.resolver.routes_changed(Ipv4Net::default());
+        bench.resolver.routes_changed(Ipv4Net::default().into());
         assert_eq!(bench.work().len(), 2);
+        bench.resolver.routes_changed(Ipv6Net::default().into());
+        assert!(matches!(bench.work()[..], [Work::Route { index: 3, .. }]));
     }
 
     #[test]
@@ -540,6 +571,92 @@ mod tests {
         bench.resolver.link_gone(77);
         bench.resolver.link(CLIENT_SIDE, link());
         assert_eq!(bench.work(), []);
+    }
+
+    #[test]
+    fn an_internal_path_is_published_and_asks_for_nothing() {
+        let mut bench = Bench::new();
+        let way = Way::Internal { source: SOURCE, destination: DESTINATION, advertised: SOURCE };
+        bench.resolver.track(1, way);
+        assert_eq!(bench.published.lock().unwrap().paths[&1], (way, None));
+        bench.resolver.routes_changed(Ipv4Net::default().into());
+        bench.resolver.release(1);
+        assert_eq!(bench.work(), []);
+    }
+
+    #[test]
+    fn a_link_local_gateway_is_a_neighbour_on_its_own_link() {
+        let mut bench = Bench::new();
+        let gateway: IpAddr = "fe80::1".parse().unwrap();
+        bench.resolver.track(1, Way::Out(OURS_V6, "2001:db8::cb00:7107".parse().unwrap()));
+        bench.work();
+        bench.resolver.route_found(1, Some(Route { gateway: Some(gateway), ..direct() }));
+        assert_eq!(bench.work(), [Work::Keep((CLIENT_SIDE, gateway))]);
+        bench.resolver.neighbour((UNATTACHED, gateway), Neighbour { mac: Some([7; 6]), ..MANAGED });
+        assert_eq!(bench.hop(1), None);
+        bench.resolver.neighbour((CLIENT_SIDE, gateway), MANAGED);
+        assert_eq!(bench.hop(1), Some(NEXT_HOP));
+        bench.resolver.ipv6_mtu(CLIENT_SIDE, 1400);
+        assert_eq!(bench.hop(1).unwrap().mtu, 1400);
+    }
+
+    const VLAN: u32 = 20;
+    const TAGS: [Option<Tag>; 2] = [Some(Tag { id: 100, service: false }), None];
+
+    fn vlan() -> Link {
+        let vlan = Some(Vlan { below: CLIENT_SIDE, tag: Tag { id: 100, service: false } });
+        Link { name: "relc0.100".to_owned(), mac: Some([8; 6]), mtu: 1496, vlan, ..link() }
+    }
+
+    #[test]
+    fn a_route_by_a_vlan_device_leaves_by_the_interface_below() {
+        let mut bench = Bench::new();
+        let key = (VLAN, DESTINATION);
+        bench.resolver.link(VLAN, vlan());
+        bench.resolver.track(1, WAY);
+        bench.work();
+        bench.resolver.route_found(1, Some(Route { ifindex: VLAN, ..direct() }));
+        assert_eq!(bench.work(), [Work::Keep(key)]);
+        bench.resolver.neighbour(key, MANAGED);
+        let expected = NextHop { mtu: 1496, source_mac: [8; 6], tags: TAGS, ..NEXT_HOP };
+        assert_eq!(bench.hop(1), Some(expected));
+
+        bench.resolver.link(CLIENT_SIDE, Link { mtu: 1400, ..link() });
+        assert_eq!(
+            bench.hop(1),
+            Some(NextHop { mtu: 1400, ..expected }),
+            "the interface below has a new MTU"
+        );
+        bench.resolver.scatter_gather(CLIENT_SIDE, true);
+        assert!(bench.hop(1).unwrap().scatter_gather);
+        bench.resolver.link(CLIENT_SIDE, Link { up: false, ..link() });
+        assert_eq!(bench.hop(1), None);
+        bench.resolver.link(CLIENT_SIDE, link());
+        assert!(bench.hop(1).is_some());
+        bench.resolver.link_gone(VLAN);
+        assert_eq!(bench.hop(1), None);
+        let work = bench.work();
+        assert!(matches!(work[..], [Work::Route { index: 1, .. }, ..]), "{work:?}");
+    }
+
+    #[test]
+    fn vlans_on_attached_interfaces_are_published_as_they_come_and_go() {
+        let mut bench = Bench::new();
+        let port = (CLIENT_SIDE, TAGS);
+        let published = |bench: &Bench| bench.published.lock().unwrap().vlans.get(&port).copied();
+        bench.resolver.link(VLAN, Link { up: false, ..vlan() });
+        assert_eq!(published(&bench), None, "the host takes nothing from it yet");
+        bench.resolver.link(VLAN, vlan());
+        assert_eq!(published(&bench), Some(Some([8; 6])));
+        bench.resolver.link(VLAN, Link { mac: Some([9; 6]), ..vlan() });
+        assert_eq!(published(&bench), Some(Some([9; 6])));
+        bench.resolver.link_gone(VLAN);
+        assert_eq!(published(&bench), Some(None));
+        bench.resolver.resync(HashMap::from([(CLIENT_SIDE, link()), (VLAN, vlan())]), HashMap::new());
+        assert_eq!(published(&bench), Some(Some([8; 6])));
+        let published = bench.published.lock().unwrap();
+        assert_eq!(published.vlans.len(), 1);
+        assert_eq!(published.interfaces, HashMap::from([(CLIENT_SIDE, Some(OURS))]));
     }
 
     #[test]
