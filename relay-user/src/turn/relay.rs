@@ -68,7 +68,7 @@ impl Server {
         header: Header,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let message = Message::parse(header, bytes).map_err(|error| match error {
+        let message = Message::parse_without_crc(header, bytes).map_err(|error| match error {
             MessageError::Fingerprint => DropReason::Fingerprint,
             MessageError::Malformed(_) => DropReason::MalformedIndication,
         })?;
