@@ -1,65 +1,72 @@
-//! The flow table: which flows the kernel knows, and the counter and next hop that each of them has.
+//! The flow table: which flows the kernel knows, and the counter and path that each of them has.
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    io, iter,
+    net::SocketAddr,
 };
 
-use relay_common::{
-    clock::BootNanos,
-    flow::{FlowKeyV4, FlowV4},
-    next_hop::NextHop,
-};
+use relay_common::{clock::BootNanos, flow::FlowEntry};
 
 use super::{
-    super::{InstallError, encode},
-    counters::{Counters, CountsFor},
-    next_hops::{NextHopTable, Resolve},
+    super::{
+        InstallError,
+        encode::{self, Indices, Key},
+    },
+    counters::{Counters, CountsFor, UNCOUNTED},
+    paths::{PathTable, Resolve},
     ports::Ports,
     words::Words,
 };
-use crate::turn::{Direction, Flow, FlowId};
+use crate::turn::{Flow, FlowForm, FlowId};
 
-/// `FLOWS_V4`, the kernel's side of the table.
+/// `FLOWS_V4` and `FLOWS_V6`, the kernel's side of the table.
 pub(super) trait FlowMap {
     /// Adds an entry or replaces the one under the same key.
-    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()>;
+    fn insert(&mut self, key: &Key, entry: &FlowEntry) -> io::Result<()>;
     /// Removes an entry; `ENOENT` if there is none.
-    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()>;
+    fn remove(&mut self, key: &Key) -> io::Result<()>;
 }
 
 /// Flows and endpoints, as installed.
 pub(super) struct FlowTable<M, W, R> {
     map: M,
     pub(super) counters: Counters<W>,
-    pub(super) next_hops: NextHopTable<R>,
+    pub(super) paths: PathTable<R>,
     ports: Ports<W>,
     max_flows: u32,
     flows: HashMap<FlowId, Installed>,
-    by_key: HashMap<FlowKeyV4, FlowId>,
-    relayed: HashSet<SocketAddrV4>,
+    by_key: HashMap<Key, FlowId>,
+    relayed: HashSet<SocketAddr>,
 }
 
+/// A flow's place in the maps.
 #[derive(Clone, Copy)]
 struct Installed {
-    key: FlowKeyV4,
+    key: Key,
+    alias: Option<Key>,
     counter: u32,
-    next_hop: u32,
+    path: u32,
+}
+
+impl Installed {
+    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        iter::once(self.key).chain(self.alias)
+    }
 }
 
 impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
     pub(super) fn new(
         map: M,
         counters: Counters<W>,
-        next_hops: NextHopTable<R>,
+        paths: PathTable<R>,
         ports: Ports<W>,
         max_flows: u32,
     ) -> Self {
         Self {
             map,
             counters,
-            next_hops,
+            paths,
             ports,
             max_flows,
             flows: HashMap::new(),
@@ -68,71 +75,61 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
     }
 
-    /// Adds a flow or replaces the one of the same id. After an error the kernel has no such flow, neither the
-    /// new one nor an older one that might outlive it. A flow with an IPv6 address is the slow path's, which is
-    /// no error: the program passes everything on that it has no entry for.
+    /// Adds a flow or replaces the one of the same id, in place. After an error the kernel has no such flow under any
+    /// of its keys, neither the new one nor an older one that might outlive it.
     pub(super) fn install(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
-        let Some(key) = encode::flow_key_v4(&flow.id) else { return Ok(()) };
-        // The channel or the peer's address now belongs to another binding: its entry is replaced in place.
-        if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
-            self.retire(&other, now);
+        // The channel or the peer's address now belongs to another binding.
+        for key in encode::keys(flow) {
+            if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
+                self.remove(&other, now);
+            }
         }
         let old = self.flows.get(&flow.id).copied();
-        let new = match old {
-            Some(installed) if self.counters.counts_for(installed.counter) == Some(counts_for(flow)) => {
-                installed
+        let new = match self.prepare(flow, old, now) {
+            Ok(new) => new,
+            Err(error) => {
+                self.remove(&flow.id, now);
+                return Err(error);
             }
-            _ => match self.prepare(flow, key, now) {
-                Ok(prepared) => prepared,
-                Err(error) => {
-                    self.remove_key(&key);
-                    self.retire(&flow.id, now);
-                    return Err(error);
-                }
-            },
         };
-        let (key, value) =
-            encode::flow_v4(flow, new.counter, new.next_hop).expect("the key is IPv4, so all addresses are");
-        if let Err(error) = self.map.insert(&key, &value) {
-            if old.is_none_or(|old| old.counter != new.counter) {
-                self.counters.cancel(new.counter);
-                self.next_hops.release(new.next_hop);
-            }
-            self.remove_key(&key);
-            self.retire(&flow.id, now);
+        if let Err(error) = self.write(flow, &new) {
+            let fresh = old.is_none_or(|old| old.counter != new.counter);
+            self.undo(&new, fresh, now);
+            self.remove(&flow.id, now);
             return Err(self.refused(error));
         }
-        if let Some(old) = old.filter(|old| old.counter != new.counter) {
-            self.counters.close(old.counter, now);
-            self.next_hops.release(old.next_hop);
+        if let Some(old) = self.flows.insert(flow.id, new) {
+            for key in old.keys().filter(|old| new.keys().all(|new| new != *old)) {
+                self.remove_key(&key);
+            }
+            if old.counter != new.counter {
+                self.close_counter(old.counter, now);
+            }
+            self.paths.release(old.path);
         }
-        self.flows.insert(flow.id, new);
-        self.by_key.insert(key, flow.id);
+        self.by_key.extend(new.keys().map(|key| (key, flow.id)));
         Ok(())
     }
 
     /// Removes a flow; unknown ones are ignored. What it counted stays.
     pub(super) fn remove(&mut self, id: &FlowId, now: BootNanos) {
-        if let Some(key) = self.flows.get(id).map(|installed| installed.key) {
-            self.remove_key(&key);
-            self.retire(id, now);
+        if let Some(installed) = self.flows.remove(id) {
+            self.undo(&installed, true, now);
         }
     }
 
     /// Makes datagrams to a listener ours, if the program can be told.
     pub(super) fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError> {
-        let SocketAddr::V4(listener) = listener else { return Ok(()) };
-        let (key, value) = encode::listener_v4(listener);
-        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        let (key, entry) = encode::listener(listener);
+        self.map.insert(&key, &entry).map_err(|error| self.refused(error))?;
         self.ports.add_listener(listener.port());
         Ok(())
     }
 
     /// Makes datagrams to a relayed transport address ours, likewise.
     pub(super) fn add_relayed(&mut self, relayed: SocketAddr) -> Result<(), InstallError> {
-        let SocketAddr::V4(relayed) = relayed else { return Ok(()) };
-        let (key, value) = encode::relayed_v4(relayed);
-        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        let (key, entry) = encode::relayed(relayed);
+        self.map.insert(&key, &entry).map_err(|error| self.refused(error))?;
         if self.relayed.insert(relayed) {
             self.ports.add_relayed(relayed.port());
         }
@@ -141,45 +138,64 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
 
     /// Ends what [`Self::add_relayed`] began.
     pub(super) fn remove_relayed(&mut self, relayed: SocketAddr) {
-        if let SocketAddr::V4(relayed) = relayed
-            && self.relayed.remove(&relayed)
-        {
+        if self.relayed.remove(&relayed) {
             self.ports.remove_relayed(relayed.port());
-            self.remove_key(&encode::relayed_v4(relayed).0);
+            self.remove_key(&encode::relayed(relayed).0);
         }
     }
 
-    /// Counter and next hop for a flow that has none yet.
-    fn prepare(&mut self, flow: &Flow, key: FlowKeyV4, now: BootNanos) -> Result<Installed, InstallError> {
+    /// The place for a flow: the counter of the `old` one, if that counts for the same, and one more use of a path.
+    fn prepare(
+        &mut self,
+        flow: &Flow,
+        old: Option<Installed>,
+        now: BootNanos,
+    ) -> Result<Installed, InstallError> {
         let full = InstallError::Full { capacity: self.max_flows };
-        if !self.flows.contains_key(&flow.id) && self.flows.len() >= self.max_flows as usize {
+        if old.is_none() && self.flows.len() >= self.max_flows as usize {
             return Err(full);
         }
-        self.next_hops.reclaim(now);
-        let next_hop = match egress(flow) {
-            Some((source, destination)) => match self.next_hops.acquire(source, destination) {
-                Some(index) => index,
-                None => return Err(full),
-            },
-            None => NextHop::NONE,
+        self.paths.reclaim(now);
+        let Some(path) = self.paths.acquire(encode::way(flow)) else { return Err(full) };
+        let counts_for = counts_for(flow);
+        let counter = match (old, counts_for) {
+            (Some(old), _) if self.counters.counts_for(old.counter) == counts_for => Some(old.counter),
+            (_, Some(counts_for)) => self.counters.open(counts_for),
+            (_, None) => Some(UNCOUNTED),
         };
-        let Some(counter) = self.counters.open(counts_for(flow)) else {
-            self.next_hops.release(next_hop);
+        let Some(counter) = counter else {
+            self.paths.release(path);
             return Err(full);
         };
-        Ok(Installed { key, counter, next_hop })
+        let mut keys = encode::keys(flow);
+        let key = keys.next().expect("each flow has a key");
+        Ok(Installed { key, alias: keys.next(), counter, path })
     }
 
-    /// Forgets a flow that is no longer in the map.
-    fn retire(&mut self, id: &FlowId, now: BootNanos) {
-        if let Some(installed) = self.flows.remove(id) {
-            self.by_key.remove(&installed.key);
-            self.counters.close(installed.counter, now);
-            self.next_hops.release(installed.next_hop);
+    fn write(&mut self, flow: &Flow, place: &Installed) -> io::Result<()> {
+        let indices = Indices { counter: place.counter, path: place.path };
+        place.keys().try_for_each(|key| self.map.insert(&key, &encode::entry(flow, &key, indices)))
+    }
+
+    /// Gives up a place and takes its entries, if any, out of the kernel.
+    fn undo(&mut self, place: &Installed, with_counter: bool, now: BootNanos) {
+        for key in place.keys() {
+            self.remove_key(&key);
+            self.by_key.remove(&key);
+        }
+        if with_counter {
+            self.close_counter(place.counter, now);
+        }
+        self.paths.release(place.path);
+    }
+
+    fn close_counter(&mut self, counter: u32, now: BootNanos) {
+        if counter != UNCOUNTED {
+            self.counters.close(counter, now);
         }
     }
 
-    fn remove_key(&mut self, key: &FlowKeyV4) {
+    fn remove_key(&mut self, key: &Key) {
         match self.map.remove(key) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                 tracing::error!("the kernel did not remove a flow, which goes on until it expires: {error}");
@@ -196,21 +212,11 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
     }
 }
 
-fn counts_for(flow: &Flow) -> CountsFor {
-    CountsFor { allocation: flow.allocation, direction: flow.id.direction, hairpin: flow.hairpin }
-}
-
-/// Source and destination of what the flow sends. A hairpin to the peer sends by the receiving allocation's flow.
-fn egress(flow: &Flow) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let (source, destination) = match flow.id.direction {
-        Direction::ToPeer if flow.hairpin => return None,
-        Direction::ToPeer => (flow.id.relayed.0, flow.id.peer.0),
-        Direction::ToClient => (flow.id.five_tuple.server.0, flow.id.five_tuple.client.0),
-    };
-    match (source.ip(), destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Some((source, destination)),
-        _ => None,
-    }
+/// `None`: nothing, it carries nothing alone.
+fn counts_for(flow: &Flow) -> Option<CountsFor> {
+    let FlowId { direction, form, .. } = flow.id;
+    let hairpin = flow.hairpin.is_some();
+    (form != FlowForm::Allocation).then_some(CountsFor { allocation: flow.allocation, direction, hairpin })
 }
 
 #[cfg(test)]

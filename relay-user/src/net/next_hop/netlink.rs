@@ -3,21 +3,23 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::mpsc as std_mpsc,
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
+    address::{AddressHeader, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
         NeighbourState,
     },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType, RouteVia},
+    rule::{RuleHeader, RuleMessage},
 };
 use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{
@@ -43,12 +45,15 @@ const REMINDER: Duration = Duration::from_secs(5);
 /// Receive buffer for notifications, in bytes. An overrun costs a dump of everything.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv6Rule,
 ];
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
@@ -133,7 +138,7 @@ pub(super) async fn run(
 
 fn commanded(resolver: &mut Resolver, releases: &std_mpsc::Sender<u32>, command: Command) {
     match command {
-        Command::Track { index, source, destination } => resolver.track(index, source, destination),
+        Command::Track { index, way } => resolver.track(index, way),
         Command::Release { index } => {
             resolver.release(index);
             // Whoever has stopped us needs no index any more.
@@ -170,13 +175,19 @@ fn notified(resolver: &mut Resolver, message: Message) -> bool {
             }
         }
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            resolver.routes_changed(read_prefix(&route));
+            if let Some(prefix) = read_prefix(&route) {
+                resolver.routes_changed(prefix);
+            }
         }
         // The set of valid sources, or the choice among tables, has changed.
-        RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_)
-        | RouteNetlinkMessage::NewRule(_)
-        | RouteNetlinkMessage::DelRule(_) => resolver.routes_changed(Ipv4Net::default()),
+        RouteNetlinkMessage::NewAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
+        | RouteNetlinkMessage::DelAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
+        | RouteNetlinkMessage::NewRule(RuleMessage { header: RuleHeader { family, .. }, .. })
+        | RouteNetlinkMessage::DelRule(RuleMessage { header: RuleHeader { family, .. }, .. }) => {
+            if let Some(prefix) = everywhere(family) {
+                resolver.routes_changed(prefix);
+            }
+        }
         _ => {}
     }
     true
@@ -206,15 +217,24 @@ async fn perform(resolver: &mut Resolver, kernel: &mut Handle, work: Work) {
 
 /// The route that the kernel takes for UDP from `source` to `destination` (`ip route get`). `None`: not a
 /// plain unicast route.
-async fn look_up(kernel: &Handle, source: Ipv4Addr, destination: Ipv4Addr) -> io::Result<Option<Route>> {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .source_prefix(source, 32)
-        .destination_prefix(destination, 32)
-        .ip_protocol(libc::IPPROTO_UDP as u8)
-        .table_id(0)
-        .protocol(RouteProtocol::Unspec)
-        .kind(RouteType::Unspec)
-        .build();
+async fn look_up(kernel: &Handle, source: IpAddr, destination: IpAddr) -> io::Result<Option<Route>> {
+    let message = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .source_prefix(source, 32)
+            .destination_prefix(destination, 32)
+            .ip_protocol(libc::IPPROTO_UDP as u8)
+            .build(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .source_prefix(source, 128)
+            .destination_prefix(destination, 128)
+            .ip_protocol(libc::IPPROTO_UDP as u8)
+            .build(),
+        _ => return Ok(None),
+    };
+    let mut message = message;
+    message.header.table = 0;
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.kind = RouteType::Unspec;
     let answer = kernel.route().get(message).execute().try_next().await.map_err(into_io)?;
     Ok(answer.as_ref().and_then(read_route))
 }
@@ -228,6 +248,7 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
         match attribute {
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
             RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = Some((*gateway).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => route.gateway = Some((*gateway).into()),
             // An IPv4 route through an IPv6 gateway (RFC 5549).
             RouteAttribute::Via(RouteVia::Inet(gateway)) => route.gateway = Some((*gateway).into()),
             RouteAttribute::Via(RouteVia::Inet6(gateway)) => route.gateway = Some((*gateway).into()),
@@ -245,15 +266,26 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
     (route.ifindex != 0).then_some(route)
 }
 
-/// The prefix a route message is about; everything if it is not plain IPv4.
-fn read_prefix(message: &RouteMessage) -> Ipv4Net {
+/// The prefix that a route message is about.
+fn read_prefix(message: &RouteMessage) -> Option<IpNet> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     });
-    address
-        .and_then(|address| Ipv4Net::new(address, message.header.destination_prefix_length).ok())
-        .unwrap_or_default()
+    match address {
+        Some(address) => IpNet::new(address, message.header.destination_prefix_length).ok(),
+        None => everywhere(message.header.address_family),
+    }
+}
+
+/// All destinations of a family; `None` if it is not one of ours.
+fn everywhere(family: AddressFamily) -> Option<IpNet> {
+    match family {
+        AddressFamily::Inet => Some(Ipv4Net::default().into()),
+        AddressFamily::Inet6 => Some(Ipv6Net::default().into()),
+        _ => None,
+    }
 }
 
 /// Dumps links and neighbours into the resolver.

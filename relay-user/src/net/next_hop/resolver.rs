@@ -4,12 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{NextHop, Publish};
+use crate::datapath::encode::Way;
 
 /// A network interface, as far as next hops depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(super) struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// Look a route up and tell [`Resolver::route_found`].
-    Route { index: u32, source: Ipv4Addr, destination: Ipv4Addr },
+    Route { index: u32, source: IpAddr, destination: IpAddr },
     /// Have this neighbour resolved and kept so.
     Keep(NeighbourKey),
     /// End what `Keep` began.
@@ -74,8 +75,8 @@ pub(super) struct Resolver {
     links: HashMap<u32, Link>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     hops: HashMap<u32, Hop>,
-    /// Destination (as a number, so that a prefix is a range) and index of each tracked next hop.
-    by_destination: BTreeSet<(u32, u32)>,
+    /// Destination and index of each tracked next hop: a prefix is a range.
+    by_destination: BTreeSet<(IpAddr, u32)>,
     /// The next hops that go through a neighbour.
     users: HashMap<NeighbourKey, BTreeSet<u32>>,
     routes_due: VecDeque<u32>,
@@ -84,8 +85,8 @@ pub(super) struct Resolver {
 
 /// One tracked next hop.
 struct Hop {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     route: Option<Route>,
     published: Option<NextHop>,
     /// In `routes_due`.
@@ -94,7 +95,7 @@ struct Hop {
 
 impl Hop {
     fn neighbour(&self) -> Option<NeighbourKey> {
-        self.route.map(|route| (route.ifindex, route.gateway.unwrap_or(self.destination.into())))
+        self.route.map(|route| (route.ifindex, route.gateway.unwrap_or(self.destination)))
     }
 }
 
@@ -113,11 +114,12 @@ impl Resolver {
         }
     }
 
-    pub(super) fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        self.publish.next_hop(index, None);
+    pub(super) fn track(&mut self, index: u32, way: Way) {
+        self.publish.path(index, way, None);
+        let Way::Out(source, destination) = way else { return };
         let hop = Hop { source, destination, route: None, published: None, due: true };
         self.hops.insert(index, hop);
-        self.by_destination.insert((destination.into(), index));
+        self.by_destination.insert((destination, index));
         // A new flow waits for it; whatever else is due had a next hop so far.
         self.routes_due.push_front(index);
     }
@@ -125,7 +127,7 @@ impl Resolver {
     pub(super) fn release(&mut self, index: u32) {
         self.set_route(index, None);
         if let Some(hop) = self.hops.remove(&index) {
-            self.by_destination.remove(&(hop.destination.into(), index));
+            self.by_destination.remove(&(hop.destination, index));
         }
     }
 
@@ -143,7 +145,7 @@ impl Resolver {
         if !up {
             self.look_up_routes_by(ifindex);
         } else if was_down && self.attached.contains_key(&ifindex) {
-            self.routes_changed(Ipv4Net::default());
+            self.all_routes_changed();
         }
         self.republish_link(ifindex);
     }
@@ -177,8 +179,8 @@ impl Resolver {
     }
 
     /// Routes to somewhere in `prefix` may have changed.
-    pub(super) fn routes_changed(&mut self, prefix: Ipv4Net) {
-        let range = (prefix.network().into(), 0)..=(prefix.broadcast().into(), u32::MAX);
+    pub(super) fn routes_changed(&mut self, prefix: IpNet) {
+        let range = (prefix.network(), 0)..=(prefix.broadcast(), u32::MAX);
         let indices: Vec<u32> = self.by_destination.range(range).map(|&(_, index)| index).collect();
         self.look_up(indices);
     }
@@ -196,7 +198,7 @@ impl Resolver {
         for (ifindex, link) in links {
             self.link(ifindex, link);
         }
-        self.routes_changed(Ipv4Net::default());
+        self.all_routes_changed();
     }
 
     /// To be called every few seconds: a kernel before 5.16 does not keep neighbours by itself, and a request
@@ -230,6 +232,11 @@ impl Resolver {
     pub(super) fn release_all(&mut self) {
         let indices: Vec<u32> = self.hops.keys().copied().collect();
         indices.into_iter().for_each(|index| self.release(index));
+    }
+
+    fn all_routes_changed(&mut self) {
+        self.routes_changed(Ipv4Net::default().into());
+        self.routes_changed(Ipv6Net::default().into());
     }
 
     fn look_up_routes_by(&mut self, ifindex: u32) {
@@ -298,7 +305,7 @@ impl Resolver {
         let Some(hop) = self.hops.get(&index) else { return };
         let next_hop = self.next_hop(hop);
         if hop.published != next_hop {
-            self.publish.next_hop(index, next_hop);
+            self.publish.path(index, Way::Out(hop.source, hop.destination), next_hop);
             self.hops.get_mut(&index).expect("just found").published = next_hop;
         }
     }
@@ -308,7 +315,14 @@ impl Resolver {
         let link = self.links.get(&route.ifindex).filter(|link| link.up)?;
         let destination_mac = self.neighbours.get(&hop.neighbour()?)?.mac?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Some(NextHop { ifindex: route.ifindex, mtu, destination_mac, source_mac: link.mac? })
+        Some(NextHop {
+            ifindex: route.ifindex,
+            mtu,
+            destination_mac,
+            source_mac: link.mac?,
+            tags: [None; 2],
+            scatter_gather: false,
+        })
     }
 }
 
