@@ -23,9 +23,7 @@ use relay_common::{
 use crate::{
     decide::Relayed,
     key::Key,
-    maps::{
-        FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, SCRATCH, TRANSACTIONS, VLANS,
-    },
+    maps::{FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, SCRATCH, TRANSACTIONS, VLANS},
 };
 
 /// Compare-and-swaps that one packet attempts on a meter. Each one lost is another CPU's packet admitted.

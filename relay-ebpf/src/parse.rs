@@ -46,8 +46,7 @@ pub(crate) struct Link {
 #[inline(always)]
 pub(crate) fn link(packet: &Packet) -> Option<Link> {
     let ethernet: &Ethernet = packet.at(0)?;
-    let mut link =
-        Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
+    let mut link = Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
     if link.ether_type != ether_type::VLAN && link.ether_type != ether_type::SERVICE_VLAN {
         return Some(link);
     }
@@ -150,8 +149,7 @@ impl Network for V4 {
 
     #[inline(always)]
     fn check(packet: &Packet, arrival: &Arrival) -> Result<Received, Outcome> {
-        let IpUdp { ip, udp } =
-            *packet.at::<IpUdp<Ipv4>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
+        let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
         let words: &Words<5> = packet.at(arrival.network_at).ok_or(Outcome::NonLinear)?;
         let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
         let mac_difference = arrival.own_mac ^ first_word(packet)?;
@@ -220,8 +218,7 @@ impl Network for V6 {
 
     #[inline(always)]
     fn check(packet: &Packet, arrival: &Arrival) -> Result<Received, Outcome> {
-        let IpUdp { ip, udp } =
-            *packet.at::<IpUdp<Ipv6>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
+        let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
         let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
         let mac_difference = arrival.own_mac ^ first_word(packet)?;
         let payload_len = u16::from_be(ip.payload_len) as i64;
