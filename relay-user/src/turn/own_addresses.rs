@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     address::{PeerAddr, RelayedAddr},
     config::Config,
+    flow::Hairpin,
     ipv4_in_ipv6::nat64,
     policy::PeerPolicy,
 };
@@ -90,6 +91,14 @@ impl OwnAddresses {
     /// that is the hairpin.
     pub(super) fn permits_peer(&self, ip: IpAddr, policy: &PeerPolicy) -> bool {
         self.relay.contains(&ip) || (!self.is_host(ip) && policy.permits(ip))
+    }
+
+    /// What a flow from a relayed address to a peer (in its local form) or back must know of it, if it is a hairpin.
+    pub(super) fn hairpin(&self, relayed: RelayedAddr, peer: IpAddr) -> Option<Hairpin> {
+        self.relay.contains(&peer).then(|| Hairpin {
+            advertised: self.advertised(relayed).ip(),
+            alias: self.external_of.get(&peer).copied(),
+        })
     }
 
     /// Whether packets to this address (in its local form) reach the host and are no hairpin: its own addresses,
