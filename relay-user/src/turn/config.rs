@@ -47,6 +47,9 @@ pub struct Config {
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
+    /// Clients of this server may be peers of each other: data goes from one relayed address to another inside. If not,
+    /// relayed addresses and their external forms are refused as peers like any other address of the host.
+    pub hairpin: bool,
     /// Clients may bind channels 0x5000 to 0x7FFF too, as RFC 5766 section 11 had it.
     pub rfc5766_channels: bool,
     /// Who may be a peer.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use relay_user::turn::{FlowForm, Hairpin, Relayed, Traffic};
 
 use crate::{
-    pair::{CHANNEL, HOST_IP, LISTENER, Pair, RELAY_IP},
+    pair::{CHANNEL, HOST_IP, LISTENER, PEER, Pair, RELAY_IP},
     wire,
 };
 
@@ -111,6 +111,31 @@ fn dp_041_a_flow_says_how_sender_and_peer_are_known_outside() {
         assert_eq!(flow.hairpin, expected);
     }
     assert_eq!(pair.flows.len(), 6);
+}
+
+#[test]
+fn dp_028_without_hairpins_relayed_addresses_are_no_peers_either() {
+    let mut pair = Pair::with(|config| {
+        config.hairpin = false;
+        config.external_addresses.insert(RELAY_IP.parse().unwrap(), EXTERNAL.parse().unwrap());
+    });
+    let b = pair.add_client("203.0.113.2:4000");
+    let relayed_a = pair.allocate(0);
+    let relayed_b = pair.allocate(b).to_string();
+    assert!(pair.permit(0, PEER).is_success());
+    let flows = pair.flows.clone();
+    for own in [relayed_b.clone(), local(&relayed_b), format!("{RELAY_IP}:22"), relayed_a.to_string()] {
+        assert_eq!(pair.permit(0, &own).error(), 403, "{own}");
+        let among_others = [wire::peer(PEER), wire::peer(&own)];
+        assert_eq!(pair.request(0, wire::CREATE_PERMISSION, &among_others).error(), 403, "{own}");
+        assert_eq!(pair.bind(0, CHANNEL, &own).error(), 403, "{own}");
+        assert!(pair.send(0, &own, b"x").outputs.is_empty(), "{own}");
+        let to = local(&relayed_a.to_string()).parse().unwrap();
+        assert!(pair.peer_sends(to, &own, b"x").outputs.is_empty(), "{own}");
+    }
+    assert_eq!(pair.drops("own_address"), 8);
+    assert_eq!(pair.flows, flows);
+    assert_eq!(pair.send(0, PEER, b"x").to_peer().2, b"x", "others are peers as ever");
 }
 
 #[test]

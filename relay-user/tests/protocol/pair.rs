@@ -52,6 +52,7 @@ pub fn config() -> Config {
         min_ipv6_mtu: 1280,
         strict_expiry: false,
         strict_permissions: false,
+        hairpin: true,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
     }
