@@ -9,6 +9,7 @@ mod capture;
 mod coturn;
 mod dual;
 mod fallback;
+mod firewall;
 mod full;
 mod host_link;
 mod ip_header;
