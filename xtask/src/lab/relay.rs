@@ -263,6 +263,13 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+impl Relayed {
+    /// In whatever direction.
+    pub fn all(self) -> Traffic {
+        self.to_peer + self.to_client + self.hairpin
+    }
+}
+
 impl std::ops::Sub for Relayed {
     type Output = Self;
 

@@ -83,6 +83,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         credentials: (USER, PASSWORD),
         client: &chromium,
         peer: &chromium,
+        peer_is_relayed: false,
         seconds: arguments.minutes * 60,
         artifacts: &artifacts,
     };

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use xtask::lab::{self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions, Relayed};
+use xtask::lab::{
+    self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions, Relayed,
+};
 use xtask::turn_client::{Received, TurnClient};
+use xtask::wait;
 use xtask::workspace::{self, Profile};
 
 pub(crate) const USER: &str = "alice";
@@ -156,13 +159,9 @@ impl Scene {
 
     /// Repeats an exchange until the kernel carries all of it, if it is to: first the next hops are found.
     pub(crate) fn settle(&self, mut exchange: impl FnMut()) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.options.datapath != Datapath::Userspace.name() {
-            let carried = self.carried(&mut exchange);
-            if carried.slow == Relayed::default() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the daemon goes on to carry this: {carried:?}");
+        if self.options.datapath != Datapath::Userspace.name() {
+            let in_kernel = || (self.carried(&mut exchange).slow == Relayed::default()).then_some(());
+            wait::until(PATIENCE, in_kernel).expect("the kernel carries what is established");
         }
     }
 
