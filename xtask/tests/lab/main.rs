@@ -17,4 +17,7 @@ mod janitor;
 mod kill;
 mod many;
 mod scene;
+mod session;
+mod socket_options;
 mod stop;
+mod tap;
