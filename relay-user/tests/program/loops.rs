@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use aya::{TestRun as _, TestRunOptions};
+use aya::{TestRun as _, TestRunOptions, programs::xdp::XdpMode};
 use relay_user::turn::{
     AllocationId, ChannelNumber, ClientAddr, Direction, Family, FiveTuple, Flow, FlowForm, FlowId, PeerAddr, RelayedAddr,
     ServerAddr, Transport,
@@ -77,6 +77,14 @@ pub fn looping(frame: Frame) -> Frame {
 }
 
 impl Relay {
+    /// Attaches the program to an interface, where nothing comes in. For a test run that repeats, the kernel patches its
+    /// own code to call the program directly (the XDP dispatcher), unless it has done so for an attached one: that takes
+    /// far longer than the run.
+    pub fn attach(&mut self) {
+        let ifindex = self.ifindex(Side::Peer);
+        self.program_mut().attach_to_if_index(ifindex, XdpMode::Driver).expect("a veth device");
+    }
+
     /// Has everything to this address leave by the interface that it comes in by, for that interface.
     pub fn loop_back(&mut self, destination: SocketAddr) {
         let next_hop = self.next_hop(Side::Client, Side::Client.mac());
