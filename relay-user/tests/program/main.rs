@@ -6,6 +6,7 @@
 
 mod case;
 mod checksums;
+mod cost;
 mod counters;
 mod daemon_gone;
 mod egress;

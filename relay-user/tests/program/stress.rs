@@ -84,7 +84,10 @@ fn dp_067_under_constant_update_no_foreign_and_no_torn_flow_is_acted_upon() {
     // What a packet may look like after any of its runs.
     let source_mac = Side::Client.mac();
     let first = Frame { source_mac, ..versions[0].frame(CHANNEL, DATA) };
-    let out = |version: PingPong| Frame { source_mac, ..looping(Frame::new(version.relayed, version.relayed, DATA)) };
+    let out = |version: PingPong| Frame {
+        source_mac,
+        ..looping(Frame::new(version.relayed, version.relayed, DATA))
+    };
     let frames = [first, out(versions[0]), out(versions[1])];
     let map = Map::HashMap(MapData::from_id(relay.map_id(maps::FLOWS_V4)).unwrap());
     let mut flows = HashMap::<_, FlowKeyV4, FlowEntry>::try_from(map).unwrap();
@@ -149,11 +152,14 @@ fn dp_067_under_constant_update_no_torn_path_is_acted_upon() {
         mtu: 1400,
         ..plain
     };
-    let values = [(ways[0], plain), (ways[1], tagged)]
-        .map(|((source, destination), next_hop)| encode::path(index, Way::Out(source, destination), Some(&next_hop)));
+    let values = [(ways[0], plain), (ways[1], tagged)].map(|((source, destination), next_hop)| {
+        encode::path(index, Way::Out(source, destination), Some(&next_hop))
+    });
     let source_mac = Side::Client.mac();
     let first = Frame { source_mac, ..looping(Frame::new(client, client, channel_data(CHANNEL, DATA))) };
-    let out = |(source, destination)| looping(Frame::new(at(source, relayed_port), at(destination, peer_port), DATA));
+    let out = |(source, destination)| {
+        looping(Frame::new(at(source, relayed_port), at(destination, peer_port), DATA))
+    };
     let frames = [
         first,
         Frame { source_mac, ..out(ways[0]) },
@@ -169,7 +175,9 @@ fn dp_067_under_constant_update_no_torn_path_is_acted_upon() {
 
     // Every other packet is the way back.
     relay.attach();
-    let seen = hammer(&relay, &frames, 2 * PATH_LOOKUPS, move |round| paths.set(index, values[round % 2], 0).unwrap());
+    let seen = hammer(&relay, &frames, 2 * PATH_LOOKUPS, move |round| {
+        paths.set(index, values[round % 2], 0).unwrap()
+    });
 
     println!("paths: {seen}");
     for way in ways {
@@ -231,7 +239,7 @@ fn hammer(relay: &Relay, frames: &[Frame], packets: u64, mut update: impl FnMut(
             scope.spawn(move || {
                 pin(cpu);
                 for number in 1.. {
-                    let (run, _) = relay.run_repeatedly(first, LONGEST);
+                    let (run, _) = relay.run_repeatedly(Side::Client, first, LONGEST);
                     assert!(is_one_of(allowed, &run.frame), "{}", hex(&run.frame));
                     if number % 1000 == 0 {
                         tally.lock().expect("the other one").read(&relay.flow_counters);
