@@ -55,7 +55,8 @@ fn a_packet_costs_so_much_every_way() {
     for (name, family, relayed) in [
         ("IPv4", Family::V4, Family::V4),
         ("IPv6", Family::V6, Family::V6),
-        ("4 to 6 to 4", Family::V4, Family::V6),
+        ("IPv4 to IPv6 and back", Family::V4, Family::V6),
+        ("IPv6 to IPv4 and back", Family::V6, Family::V4),
     ] {
         println!("{name}:");
         if family == relayed {
@@ -162,7 +163,7 @@ fn hairpin(relay: &mut Relay, empty: &Empty, family: Family) {
 
 /// ChannelData out and back, in turn.
 fn both_ways(relay: &mut Relay, empty: &Empty, family: Family, relayed: Family) {
-    let session = PingPong::new(family, relayed, 20 + family as u8);
+    let session = PingPong::new(family, relayed, 20 + 2 * family as u8 + relayed as u8);
     let [to_peer, _] = relay.add_ping_pong(&session, CHANNEL);
     let frame = session.frame(CHANNEL, &data(LEN));
     report(relay, empty, "ChannelData out and back, the mean of both", &to_peer, &frame, LONGEST);

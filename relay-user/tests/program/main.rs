@@ -24,6 +24,7 @@ mod memory;
 mod message;
 mod meters;
 mod not_ours;
+mod random;
 mod relay;
 mod session;
 mod stress;
