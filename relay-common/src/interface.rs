@@ -15,11 +15,7 @@ impl Interface {
     /// is what a frame begins with: its first eight bytes, of which the last two are not looked at.
     #[inline(always)]
     pub const fn word(frame: u64) -> u64 {
-        if cfg!(target_endian = "little") {
-            frame & 0xffff_ffff_ffff | 1 << 48
-        } else {
-            frame & !0xffff | 1
-        }
+        if cfg!(target_endian = "little") { frame & 0xffff_ffff_ffff | 1 << 48 } else { frame & !0xffff | 1 }
     }
 }
 

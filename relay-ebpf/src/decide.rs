@@ -21,7 +21,7 @@ use crate::{
     lookup::{self, Counter},
     maps::TX_PORTS,
     packet::Packet,
-    parse::{Arrival, Received},
+    parse::Received,
 };
 
 /// ChannelData over UDP may be padded to a multiple of 4 (RFC 8656 section 12.5). What is longer is odd enough
@@ -35,8 +35,6 @@ const CHANNEL_MIN: u16 = channel_data::CHANNEL_MIN.to_be();
 const FRAGMENTABLE_IPV4_LEN: usize = 1260;
 
 /// Data on its way, and the flow that it leaves by. Whatever goes into a header is in network byte order.
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub(crate) struct Relayed {
     pub(crate) now: BootNanos,
     /// What the UDP checksum changes by, but for the lengths and for what goes before the data.
@@ -57,20 +55,10 @@ pub(crate) struct Relayed {
     channel: u16,
     peer_port: u16,
     ip_sum: u16,
-    /// Of the incoming packet.
-    udp_len: u16,
-    udp_checksum: u16,
     /// How it leaves.
     framing: Framing,
-    /// The incoming packet's IP version.
-    from: u8,
-    /// That of the two relayed addresses, in a hairpin; else 0.
+    /// The IP version of the two relayed addresses, in a hairpin; else 0.
     between: u8,
-    ttl: u8,
-    traffic_class: u8,
-    dont_fragment: u8,
-    in_pieces: u8,
-    reserved: [u8; 3],
 }
 
 /// What goes between UDP header and data.
@@ -84,7 +72,6 @@ const DATA_INDICATION_V4: Framing = 2;
 const DATA_INDICATION_V6: Framing = 3;
 
 /// Indices of a counter and a meter; 0: none.
-#[repr(C)]
 #[derive(Clone, Copy)]
 struct AccountIndices {
     counter: u32,
@@ -95,12 +82,11 @@ struct AccountIndices {
 #[inline(always)]
 pub(crate) fn relay(
     packet: &Packet,
-    arrival: &Arrival,
     received: &Received,
     now: BootNanos,
 ) -> Result<Relayed, Outcome> {
-    let mut sent = match arrival.class {
-        PortClass::Listener => from_client(packet, arrival, received, now)?,
+    let mut sent = match received.class {
+        PortClass::Listener => from_client(packet, received, now)?,
         _ => Sent::from_peer(received),
     };
     if received.ttl <= 1 {
@@ -109,7 +95,7 @@ pub(crate) fn relay(
     let mut relayed = Relayed {
         now,
         udp_delta: 0,
-        peer: arrival.key.remote,
+        peer: received.key.remote,
         path: 0,
         data_at: sent.data_at as u32,
         data_len: sent.data_len as u32,
@@ -119,20 +105,12 @@ pub(crate) fn relay(
         source_port: 0,
         destination_port: sent.destination_port,
         channel: 0,
-        peer_port: arrival.key.remote_port,
+        peer_port: received.key.remote_port,
         ip_sum: 0,
-        udp_len: received.udp_len as u16,
-        udp_checksum: received.udp_checksum,
         framing: PLAIN,
-        from: received.family as u8,
         between: 0,
-        ttl: received.ttl,
-        traffic_class: received.traffic_class,
-        dont_fragment: received.dont_fragment as u8,
-        in_pieces: received.in_pieces as u8,
-        reserved: [0; 3],
     };
-    let mut key = arrival.key;
+    let mut key = received.key;
     if let Some(flow) = sent.flow {
         check_finished(received, &flow)?;
         if flow.flags & flags::HAIRPIN == 0 {
@@ -212,19 +190,18 @@ impl Sent {
     #[inline(always)]
     const fn from_peer(received: &Received) -> Self {
         let data_len = received.udp_len - UDP_LEN;
-        Self { flow: None, destination_port: 0, data_at: received.payload_at, data_len, udp_delta: 0 }
+        Self { flow: None, destination_port: 0, data_at: received.payload_at(), data_len, udp_delta: 0 }
     }
 }
 
 #[inline(always)]
 fn from_client(
     packet: &Packet,
-    arrival: &Arrival,
     received: &Received,
     now: BootNanos,
 ) -> Result<Sent, Outcome> {
     let payload_len = received.udp_len - UDP_LEN;
-    let Some(&header) = packet.at::<ChannelData>(received.payload_at) else {
+    let Some(&header) = packet.at_any::<ChannelData>(received.payload_at()) else {
         return Err(no_media(packet, received, payload_len));
     };
     let (flow, destination_port, data_at, data_len, padding_len, udp_delta);
@@ -235,14 +212,14 @@ fn from_client(
         if padding_len > MAX_PADDING {
             return Err(no_media(packet, received, payload_len));
         }
-        let key = Key { channel: header.number, ..arrival.key };
+        let key = Key { channel: header.number, ..received.key };
         flow = lookup::live(&key, FlowKind::ChannelToPeer, now)?;
         destination_port = flow.destination_port;
-        data_at = received.payload_at + channel_data::HEADER_LEN;
+        data_at = received.payload_at() + channel_data::HEADER_LEN;
         udp_delta = !header.len as u64;
     } else if header.number == SEND_INDICATION && payload_len >= size_of::<ChannelData>() {
-        let send = indication::send(packet, received.payload_at, payload_len)?;
-        flow = permission(arrival, &send, now)?;
+        let send = indication::send(packet, received.payload_at(), payload_len)?;
+        flow = permission(received, &send, now)?;
         Send { port: destination_port, data_at, data_len, padding_len, .. } = send;
         udp_delta = send.port as u64 + !checksum::fold_wide(send.sum) as u64;
     } else {
@@ -256,7 +233,7 @@ fn from_client(
 /// Why a datagram to a listener is neither ChannelData nor a Send indication, or not in order.
 #[inline(always)]
 fn no_media(packet: &Packet, received: &Received, payload_len: usize) -> Outcome {
-    let Some(first_byte) = packet.at::<u8>(received.payload_at).filter(|_| payload_len > 0) else {
+    let Some(first_byte) = packet.at_any::<u8>(received.payload_at()).filter(|_| payload_len > 0) else {
         return if payload_len > 0 { Outcome::NonLinear } else { Outcome::NotTurn };
     };
     match classify(*first_byte) {
@@ -264,7 +241,7 @@ fn no_media(packet: &Packet, received: &Received, payload_len: usize) -> Outcome
         FirstByte::Other => return Outcome::NotTurn,
         FirstByte::ChannelData | FirstByte::Rfc5766ChannelData => {}
     }
-    match packet.at::<ChannelData>(received.payload_at) {
+    match packet.at_any::<ChannelData>(received.payload_at()) {
         Some(header) if channel_data::HEADER_LEN + u16::from_be(header.len) as usize <= payload_len => {
             Outcome::Trailer
         }
@@ -275,12 +252,12 @@ fn no_media(packet: &Packet, received: &Received, payload_len: usize) -> Outcome
 
 /// What a Send indication goes by: the allocation names the relayed address, the permission does the rest.
 #[inline(always)]
-fn permission(arrival: &Arrival, send: &Send, now: BootNanos) -> Result<FlowEntry, Outcome> {
+fn permission(received: &Received, send: &Send, now: BootNanos) -> Result<FlowEntry, Outcome> {
     let peers = match send.family {
         Family::V4 => form::PEERS_V4,
         Family::V6 => form::PEERS_V6,
     };
-    let key = Key { form: peers, ..arrival.key };
+    let key = Key { form: peers, ..received.key };
     let allocation = lookup::live(&key, FlowKind::Allocation, now)?;
     let key = Key {
         family: send.family,
@@ -409,7 +386,7 @@ impl AccountIndices {
 
 /// The rules that concern the outgoing packet. The redirect comes last: it is in vain if anything else fails.
 #[inline(always)]
-pub(crate) fn plan(packet: &Packet, relayed: &Relayed) -> Result<Plan, Outcome> {
+pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> Result<Plan, Outcome> {
     let data_len = relayed.data_len as usize;
     let path = lookup::path(relayed.path)?;
     let to_v4 = path.family == Family::V4 as u8;
@@ -425,13 +402,13 @@ pub(crate) fn plan(packet: &Packet, relayed: &Relayed) -> Result<Plan, Outcome> 
     if packet_len > path.mtu as usize {
         return Err(if path.ifindex == 0 { Outcome::NextHop } else { Outcome::Mtu });
     }
-    let dont_fragment = dont_fragment(relayed, path.family, packet_len)?;
-    if relayed.udp_checksum == 0 && !to_v4 {
+    let dont_fragment = dont_fragment(received, relayed, path.family, packet_len)?;
+    if received.udp_checksum == 0 && !to_v4 {
         return Err(Outcome::ZeroChecksum);
     }
     let trailing = relayed.trailing as usize;
     let returns = path.ifindex == packet.ingress_ifindex();
-    if relayed.in_pieces != 0 {
+    if received.in_pieces {
         // What is to be cut off or added would not be in the first piece, and who takes only whole frames drops the
         // others silently.
         let carries = returns || path.flags & path::flags::SCATTER_GATHER != 0;
@@ -458,8 +435,8 @@ pub(crate) fn plan(packet: &Packet, relayed: &Relayed) -> Result<Plan, Outcome> 
             (Header::DataIndication(header), header.sum())
         }
     };
-    let (old_len, new_len) = (relayed.udp_len.to_be(), (udp_len as u16).to_be());
-    let udp_checksum = match relayed.udp_checksum {
+    let (old_len, new_len) = ((received.udp_len as u16).to_be(), (udp_len as u16).to_be());
+    let udp_checksum = match received.udp_checksum {
         0 => 0,
         old => {
             let delta = relayed.udp_delta + header_sum + 2 * new_len as u64 + 2 * !old_len as u64;
@@ -478,8 +455,8 @@ pub(crate) fn plan(packet: &Packet, relayed: &Relayed) -> Result<Plan, Outcome> 
         link_len,
         head: relayed.data_at as i32 - data_at as i32,
         tail: padding_len as i32 - trailing as i32,
-        ttl: relayed.ttl - 1,
-        traffic_class: relayed.traffic_class,
+        ttl: received.ttl - 1,
+        traffic_class: received.traffic_class,
         dont_fragment,
         ip_sum: relayed.ip_sum,
         source_port: relayed.source_port,
@@ -501,9 +478,9 @@ pub(crate) fn plan(packet: &Packet, relayed: &Relayed) -> Result<Plan, Outcome> 
 /// Whether the outgoing packet of `len` bytes has DF set, as far as its family has it (RFC 8656 sections 13 and 14; the
 /// slow path's rules are in `turn/ip.rs`). A hairpin is two steps.
 #[inline(always)]
-fn dont_fragment(relayed: &Relayed, to: u8, len: usize) -> Result<bool, Outcome> {
-    let mut from = relayed.from;
-    let mut dont_fragment = relayed.dont_fragment != 0;
+fn dont_fragment(received: &Received, relayed: &Relayed, to: u8, len: usize) -> Result<bool, Outcome> {
+    let mut from = received.key.family as u8;
+    let mut dont_fragment = received.dont_fragment;
     if relayed.between != 0 {
         let ip_len = if relayed.between == Family::V4 as u8 { IPV4_LEN } else { IPV6_LEN };
         let len = ip_len + UDP_LEN + relayed.data_len as usize;

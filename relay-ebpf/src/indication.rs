@@ -55,11 +55,11 @@ pub(crate) struct Send {
 #[inline(always)]
 pub(crate) fn send(packet: &Packet, at: usize, len: usize) -> Result<Send, Outcome> {
     const REFUSED: Outcome = Outcome::Indication;
-    let stun = *packet.at::<Stun>(at).ok_or(REFUSED)?;
+    let stun = *packet.at_any::<Stun>(at).ok_or(REFUSED)?;
     if stun.cookie != MAGIC_COOKIE || len != STUN_LEN + u16::from_be(stun.len) as usize {
         return Err(REFUSED);
     }
-    let mut sum = packet.at::<Words<5>>(at).ok_or(REFUSED)?.sum();
+    let mut sum = packet.at_any::<Words<5>>(at).ok_or(REFUSED)?.sum();
     let mut peer = None;
     let mut data = None;
     let mut cursor = STUN_LEN;

@@ -21,11 +21,8 @@ use relay_common::{
 };
 
 use crate::{
-    decide::Relayed,
     key::Key,
-    maps::{
-        FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, SCRATCH, TRANSACTIONS, VLANS,
-    },
+    maps::{FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, TRANSACTIONS, VLANS},
 };
 
 /// Compare-and-swaps that one packet attempts on a meter. Each one lost is another CPU's packet admitted.
@@ -104,12 +101,6 @@ fn global(word: u32) -> u64 {
         Some(globals) => unsafe { read_volatile(globals.cast::<u64>().add(word as usize)) },
         None => 0,
     }
-}
-
-/// This CPU's place for what is known of the packet.
-#[inline(always)]
-pub(crate) fn scratch() -> Option<*mut Relayed> {
-    SCRATCH.get_ptr_mut(0)
 }
 
 /// The counter of one flow.

@@ -21,18 +21,12 @@ mod outcome;
 mod packet;
 mod parse;
 mod rewrite;
-
-use core::arch::asm;
+mod scratch;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use relay_common::{clock::BootNanos, outcome::Outcome};
 
-use crate::{
-    decide::Plan,
-    headers::ether_type,
-    packet::Packet,
-    parse::{Network as _, V4, V6},
-};
+use crate::{decide::Plan, packet::Packet};
 
 const _: () = assert!(cfg!(target_endian = "little"), "headers are read in words of that order");
 
@@ -49,29 +43,11 @@ fn turnpike(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
     let Some(link) = parse::link(packet) else { return Ok(XDP_PASS) };
-    let (arrival, received) = match link.ether_type {
-        ether_type::IPV4 => {
-            let Some(arrival) = V4::arrival(packet, &link) else { return Ok(XDP_PASS) };
-            let received = V4::check(packet, &arrival)?;
-            (arrival, received)
-        }
-        ether_type::IPV6 => {
-            let Some(arrival) = V6::arrival(packet, &link) else { return Ok(XDP_PASS) };
-            let received = V6::check(packet, &arrival)?;
-            (arrival, received)
-        }
-        _ => return Ok(XDP_PASS),
-    };
-    let Some(scratch) = lookup::scratch() else { return Ok(XDP_PASS) };
-    let relayed = decide::relay(packet, &arrival, &received, lookup::now())?;
-    // SAFETY: a map value of this size and alignment, of this CPU's own while the program runs; nobody else has a reference.
-    let relayed: &decide::Relayed = unsafe {
-        scratch.write(relayed);
-        // The compiler must not remember what it has just written, or the verifier would too.
-        asm!("/* {0} */", in(reg) scratch, options(nostack, preserves_flags));
-        &*scratch
-    };
-    let plan = decide::plan(packet, relayed)?;
+    let Some(arrival) = parse::arrival(packet, &link) else { return Ok(XDP_PASS) };
+    let Some(scratch) = scratch::scratch() else { return Ok(XDP_PASS) };
+    let received = scratch::note(&mut scratch.received, parse::check(packet, &link, arrival)?);
+    let relayed = scratch::note(&mut scratch.relayed, decide::relay(packet, received, lookup::now())?);
+    let plan = decide::plan(packet, received, relayed)?;
     make_room(packet, &plan)?;
     // Behind this there is no way back.
     if !admitted(&plan, relayed.now) {

@@ -15,7 +15,7 @@ use relay_common::{
     port_class,
 };
 
-use crate::decide::Relayed;
+use crate::scratch::Scratch;
 
 /// Flows, listeners and relayed addresses that packets come in by IPv4 for. Never LRU: a live binding is never
 /// evicted.
@@ -64,10 +64,9 @@ pub(crate) static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(out
 #[map]
 pub(crate) static TRANSACTIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// What the first half of the program finds out about a packet, for the second: it would not fit the stack, and the
-/// verifier would follow every way through the one with every way through the other.
+/// See [`Scratch`].
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Relayed> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The interfaces that the program may send on, by ifindex.
 #[map]

@@ -4,10 +4,9 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use relay_common::outcome::{Outcome, Verdict};
 
 use crate::{
-    headers::ether_type,
     maps::OUTCOMES,
     packet::Packet,
-    parse::{self, Arrival, Network as _, V4, V6},
+    parse::{self, Arrival},
 };
 
 /// Punts or drops an untouched packet, and counts it. One to another address of the host that has the same port
@@ -15,11 +14,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn settle(packet: &Packet, outcome: Outcome) -> u32 {
     let Some(link) = parse::link(packet) else { return XDP_PASS };
-    let arrival = match link.ether_type {
-        ether_type::IPV4 => V4::arrival(packet, &link),
-        _ => V6::arrival(packet, &link),
-    };
-    let Some(Arrival { key, .. }) = arrival else { return XDP_PASS };
+    let Some(Arrival { key, .. }) = parse::arrival(packet, &link) else { return XDP_PASS };
     if !key.is_endpoint() {
         return XDP_PASS;
     }

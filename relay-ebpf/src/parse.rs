@@ -34,7 +34,7 @@ const VLAN_ID: u16 = 0x0fff;
 /// What the link layer says of a frame.
 pub(crate) struct Link {
     /// The packet's EtherType, behind any tags.
-    pub(crate) ether_type: u16,
+    ether_type: u16,
     /// Where the IP header begins: behind at most two tags.
     network_at: usize,
     /// VLAN identifiers, as in [`VlanKey`]; 0: no tag.
@@ -77,23 +77,78 @@ pub(crate) struct Arrival {
     /// Where to and where from; no channel.
     pub(crate) key: Key,
     /// What the relay uses the destination port for.
-    pub(crate) class: PortClass,
-    network_at: usize,
+    class: PortClass,
     /// What the first word of the frame must be, see [`Interface::word`]; 0 where nothing is received.
     own_mac: u64,
 }
 
+/// What the packet says of where it goes. `None`: not the relay's, or too broken to tell. Later fragments have
+/// no ports, so they never are; and without a walk along IPv6 extension headers nobody knows the ports.
+#[inline(always)]
+pub(crate) fn arrival(packet: &Packet, link: &Link) -> Option<Arrival> {
+    let key = match link.ether_type {
+        ether_type::IPV4 => ipv4_key(packet, link)?,
+        ether_type::IPV6 => ipv6_key(packet, link)?,
+        _ => return None,
+    };
+    let class = lookup::port_class(u16::from_be(key.local_port))?;
+    Some(Arrival { key, class, own_mac: own_mac(packet, link)? })
+}
+
+#[inline(always)]
+fn ipv4_key(packet: &Packet, link: &Link) -> Option<Key> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at)?;
+    if ip.protocol != PROTOCOL_UDP || ip.fragment & FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    let ports = if ip.version_ihl == IPV4_WITHOUT_OPTIONS {
+        Ports { source: udp.source_port, destination: udp.destination_port }
+    } else if ip.version_ihl > IPV4_WITHOUT_OPTIONS && ip.version_ihl >> 4 == 4 {
+        *packet.at::<Ports>(link.network_at + (ip.version_ihl & 0xf) as usize * 4)?
+    } else {
+        return None;
+    };
+    Some(Key {
+        family: Family::V4,
+        local: Address::v4(ip.destination),
+        remote: Address::v4(ip.source),
+        local_port: ports.destination,
+        remote_port: ports.source,
+        channel: 0,
+        form: form::DATA,
+    })
+}
+
+#[inline(always)]
+fn ipv6_key(packet: &Packet, link: &Link) -> Option<Key> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at)?;
+    if ip.version_class_flow.to_ne_bytes()[0] >> 4 != 6 || ip.next_header != PROTOCOL_UDP {
+        return None;
+    }
+    Some(Key {
+        family: Family::V6,
+        local: Address(ip.destination),
+        remote: Address(ip.source),
+        local_port: udp.destination_port,
+        remote_port: udp.source_port,
+        channel: 0,
+        form: form::DATA,
+    })
+}
+
 /// A UDP datagram in order, in a frame that holds all of it.
-#[derive(Clone, Copy)]
 pub(crate) struct Received {
-    pub(crate) family: Family,
+    /// Where to and where from; no channel.
+    pub(crate) key: Key,
+    /// What the relay uses the destination port for.
+    pub(crate) class: PortClass,
     /// Where UDP's payload begins.
-    pub(crate) payload_at: usize,
+    payload_at: usize,
     /// Bytes of the frame in all its pieces.
     pub(crate) frame_len: usize,
     /// Whether it is in more than one.
     pub(crate) in_pieces: bool,
-    /// What the UDP header says.
+    /// What the UDP header says: at least 8.
     pub(crate) udp_len: usize,
     pub(crate) udp_checksum: u16,
     /// TTL or hop limit.
@@ -104,154 +159,100 @@ pub(crate) struct Received {
     pub(crate) dont_fragment: bool,
 }
 
-/// A network layer: IPv4 or IPv6.
-pub(crate) trait Network {
-    /// What the packet says of where it goes. `None`: not the relay's, or too broken to tell. Later fragments have
-    /// no ports, so they never are.
-    fn arrival(packet: &Packet, link: &Link) -> Option<Arrival>;
-
-    /// Everything that must hold of the headers. A packet in order takes one branch; which rule another one breaks
-    /// is told apart beside the way.
-    fn check(packet: &Packet, arrival: &Arrival) -> Result<Received, Outcome>;
-}
-
-pub(crate) enum V4 {}
-
-impl Network for V4 {
+impl Received {
+    /// Where UDP's payload begins: small, as the verifier wants to see.
     #[inline(always)]
-    fn arrival(packet: &Packet, link: &Link) -> Option<Arrival> {
-        let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at)?;
-        if ip.protocol != PROTOCOL_UDP || ip.fragment & FRAGMENT_OFFSET != 0 {
-            return None;
-        }
-        let ports = if ip.version_ihl == IPV4_WITHOUT_OPTIONS {
-            Ports { source: udp.source_port, destination: udp.destination_port }
-        } else if ip.version_ihl > IPV4_WITHOUT_OPTIONS && ip.version_ihl >> 4 == 4 {
-            *packet.at::<Ports>(link.network_at + (ip.version_ihl & 0xf) as usize * 4)?
-        } else {
-            return None;
-        };
-        let class = lookup::port_class(u16::from_be(ports.destination))?;
-        Some(Arrival {
-            class,
-            key: Key {
-                family: Family::V4,
-                local: Address::v4(ip.destination),
-                remote: Address::v4(ip.source),
-                local_port: ports.destination,
-                remote_port: ports.source,
-                channel: 0,
-                form: form::DATA,
-            },
-            network_at: link.network_at,
-            own_mac: own_mac(packet, link)?,
-        })
+    pub(crate) const fn payload_at(&self) -> usize {
+        self.payload_at & 0x7f
     }
+}
+const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x80);
 
-    #[inline(always)]
-    fn check(packet: &Packet, arrival: &Arrival) -> Result<Received, Outcome> {
-        let IpUdp { ip, udp } =
-            *packet.at::<IpUdp<Ipv4>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
-        let words: &Words<5> = packet.at(arrival.network_at).ok_or(Outcome::NonLinear)?;
-        let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
-        let mac_difference = arrival.own_mac ^ first_word(packet)?;
-        let options = (ip.version_ihl ^ IPV4_WITHOUT_OPTIONS) as u64;
-        let fragment = (ip.fragment & ANY_FRAGMENT) as u64;
-        let ip_checksum = !checksum::fold_wide(words.sum()) as u64;
-        let total_len = u16::from_be(ip.total_len) as i64;
-        let udp_len = u16::from_be(udp.len) as i64;
-        // Negative where one length does not fit the other.
-        let misfit = (udp_len - UDP_LEN as i64)
-            | (total_len - IPV4_LEN as i64 - udp_len)
-            | (frame_len as i64 - arrival.network_at as i64 - total_len);
-
-        if mac_difference | options | fragment | ip_checksum | (misfit as u64 >> 63) == 0 {
-            Ok(Received {
-                family: Family::V4,
-                payload_at: arrival.network_at + IPV4_LEN + UDP_LEN,
-                frame_len,
-                in_pieces: frame_len != linear_len,
-                udp_len: udp_len as usize,
-                udp_checksum: udp.checksum,
-                ttl: ip.ttl,
-                traffic_class: ip.traffic_class,
-                dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
-            })
-        } else if options != 0 {
-            Err(Outcome::IpOptions)
-        } else if fragment != 0 {
-            Err(Outcome::Fragment)
-        } else if mac_difference != 0 {
-            Err(Outcome::ForeignMac)
-        } else if ip_checksum != 0 {
-            Err(Outcome::IpChecksum)
-        } else {
-            Err(Outcome::UdpLength)
-        }
+/// Everything that must hold of the headers.
+#[inline(always)]
+pub(crate) fn check(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    match arrival.key.family {
+        Family::V4 => check_ipv4(packet, link, arrival),
+        Family::V6 => check_ipv6(packet, link, arrival),
     }
 }
 
-pub(crate) enum V6 {}
+/// A packet in order takes one branch; which rule another one breaks is told apart beside the way.
+#[inline(always)]
+fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let words: &Words<5> = packet.at(link.network_at).ok_or(Outcome::NonLinear)?;
+    let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let mac_difference = arrival.own_mac ^ first_word(packet)?;
+    let options = (ip.version_ihl ^ IPV4_WITHOUT_OPTIONS) as u64;
+    let fragment = (ip.fragment & ANY_FRAGMENT) as u64;
+    let ip_checksum = !checksum::fold_wide(words.sum()) as u64;
+    let total_len = u16::from_be(ip.total_len) as i64;
+    let udp_len = u16::from_be(udp.len) as i64;
+    // Negative where one length does not fit the other.
+    let misfit = (udp_len - UDP_LEN as i64)
+        | (total_len - IPV4_LEN as i64 - udp_len)
+        | (frame_len as i64 - link.network_at as i64 - total_len);
 
-impl Network for V6 {
-    /// With extension headers a packet is the kernel's: without a walk along them nobody knows its ports.
-    #[inline(always)]
-    fn arrival(packet: &Packet, link: &Link) -> Option<Arrival> {
-        let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at)?;
-        if ip.version_class_flow.to_ne_bytes()[0] >> 4 != 6 || ip.next_header != PROTOCOL_UDP {
-            return None;
-        }
-        let class = lookup::port_class(u16::from_be(udp.destination_port))?;
-        Some(Arrival {
-            class,
-            key: Key {
-                family: Family::V6,
-                local: Address(ip.destination),
-                remote: Address(ip.source),
-                local_port: udp.destination_port,
-                remote_port: udp.source_port,
-                channel: 0,
-                form: form::DATA,
-            },
-            network_at: link.network_at,
-            own_mac: own_mac(packet, link)?,
-        })
-    }
-
-    #[inline(always)]
-    fn check(packet: &Packet, arrival: &Arrival) -> Result<Received, Outcome> {
-        let IpUdp { ip, udp } =
-            *packet.at::<IpUdp<Ipv6>>(arrival.network_at).ok_or(Outcome::NonLinear)?;
-        let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
-        let mac_difference = arrival.own_mac ^ first_word(packet)?;
-        let payload_len = u16::from_be(ip.payload_len) as i64;
-        let udp_len = u16::from_be(udp.len) as i64;
-        let misfit = (udp_len - UDP_LEN as i64)
-            | (payload_len - udp_len)
-            | (frame_len as i64 - (arrival.network_at + IPV6_LEN) as i64 - payload_len);
-
-        if mac_difference != 0 {
-            return Err(Outcome::ForeignMac);
-        }
-        if misfit < 0 {
-            return Err(Outcome::UdpLength);
-        }
-        if udp.checksum == 0 {
-            return Err(Outcome::Ipv6ZeroChecksum);
-        }
-        let [first, second, ..] = ip.version_class_flow.to_ne_bytes();
+    if mac_difference | options | fragment | ip_checksum | (misfit as u64 >> 63) == 0 {
         Ok(Received {
-            family: Family::V6,
-            payload_at: arrival.network_at + IPV6_LEN + UDP_LEN,
+            key: arrival.key,
+            class: arrival.class,
+            payload_at: link.network_at + IPV4_LEN + UDP_LEN,
             frame_len,
             in_pieces: frame_len != linear_len,
             udp_len: udp_len as usize,
             udp_checksum: udp.checksum,
-            ttl: ip.hop_limit,
-            traffic_class: first << 4 | second >> 4,
-            dont_fragment: true,
+            ttl: ip.ttl,
+            traffic_class: ip.traffic_class,
+            dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
         })
+    } else if options != 0 {
+        Err(Outcome::IpOptions)
+    } else if fragment != 0 {
+        Err(Outcome::Fragment)
+    } else if mac_difference != 0 {
+        Err(Outcome::ForeignMac)
+    } else if ip_checksum != 0 {
+        Err(Outcome::IpChecksum)
+    } else {
+        Err(Outcome::UdpLength)
     }
+}
+
+#[inline(always)]
+fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let payload_len = u16::from_be(ip.payload_len) as i64;
+    let udp_len = u16::from_be(udp.len) as i64;
+    let misfit = (udp_len - UDP_LEN as i64)
+        | (payload_len - udp_len)
+        | (frame_len as i64 - (link.network_at + IPV6_LEN) as i64 - payload_len);
+
+    if arrival.own_mac != first_word(packet)? {
+        return Err(Outcome::ForeignMac);
+    }
+    if misfit < 0 {
+        return Err(Outcome::UdpLength);
+    }
+    if udp.checksum == 0 {
+        return Err(Outcome::Ipv6ZeroChecksum);
+    }
+    let [first, second, ..] = ip.version_class_flow.to_ne_bytes();
+    Ok(Received {
+        key: arrival.key,
+        class: arrival.class,
+        payload_at: link.network_at + IPV6_LEN + UDP_LEN,
+        frame_len,
+        in_pieces: frame_len != linear_len,
+        udp_len: udp_len as usize,
+        udp_checksum: udp.checksum,
+        ttl: ip.hop_limit,
+        traffic_class: first << 4 | second >> 4,
+        // The sender did not let routers fragment it.
+        dont_fragment: true,
+    })
 }
 
 /// What frames for us begin with. `None`: this host has no such VLAN.

@@ -73,7 +73,7 @@ mod tests {
         let seen = read(&words);
         assert_eq!((seen.rate_per_byte, seen.rate_burst), (rate.per_byte, rate.burst));
         assert_eq!(seen.min_ipv6_mtu, 1400);
-        let offset = boot_now() - nanos(ClockId::CLOCK_MONOTONIC);
+        let offset = boot_now().saturating_sub(nanos(ClockId::CLOCK_MONOTONIC));
         assert!(seen.boot_offset.abs_diff(offset) < 60_000_000_000, "{seen:?}");
     }
 

@@ -8,7 +8,10 @@
 //! All of it happens on a thread of its own: a netlink request waits for the kernel's RTNL lock, which a
 //! driver reset may hold for seconds, and media on the slow path must not wait with it.
 
+mod links;
+mod netdev;
 mod netlink;
+mod read;
 mod resolver;
 
 use std::{collections::BTreeSet, io, sync::mpsc as std_mpsc, thread};
