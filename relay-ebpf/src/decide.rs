@@ -80,11 +80,7 @@ struct AccountIndices {
 
 /// Finds the flow by which what has arrived leaves.
 #[inline(always)]
-pub(crate) fn relay(
-    packet: &Packet,
-    received: &Received,
-    now: BootNanos,
-) -> Result<Relayed, Outcome> {
+pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Result<Relayed, Outcome> {
     let mut sent = match received.class {
         PortClass::Listener => from_client(packet, received, now)?,
         _ => Sent::from_peer(received),
@@ -131,6 +127,7 @@ pub(crate) fn relay(
             form: form::DATA,
         };
         relayed.between = key.family as u8;
+        sent.udp_delta += flow.udp_delta as u64;
         relayed.sender = AccountIndices { counter: flow.counter, meter: flow.meter };
         relayed.peer = path.advertised();
         relayed.peer_port = flow.source_port;
@@ -195,11 +192,7 @@ impl Sent {
 }
 
 #[inline(always)]
-fn from_client(
-    packet: &Packet,
-    received: &Received,
-    now: BootNanos,
-) -> Result<Sent, Outcome> {
+fn from_client(packet: &Packet, received: &Received, now: BootNanos) -> Result<Sent, Outcome> {
     let payload_len = received.udp_len - UDP_LEN;
     let Some(&header) = packet.at_any::<ChannelData>(received.payload_at()) else {
         return Err(no_media(packet, received, payload_len));

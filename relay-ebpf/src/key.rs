@@ -56,13 +56,7 @@ impl Key {
     /// Whether its local address and port are a listener or a live relayed address.
     #[inline(always)]
     pub(crate) fn is_endpoint(&self) -> bool {
-        let key = Self {
-            remote: Address([0; 2]),
-            remote_port: 0,
-            channel: 0,
-            form: form::ENDPOINT,
-            ..*self
-        };
+        let key = Self { remote: Address([0; 2]), remote_port: 0, channel: 0, form: form::ENDPOINT, ..*self };
         match self.family {
             Family::V4 => FLOWS_V4.get_ptr(key.v4()).is_some(),
             Family::V6 => FLOWS_V6.get_ptr(key.v6()).is_some(),

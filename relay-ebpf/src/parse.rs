@@ -46,8 +46,7 @@ pub(crate) struct Link {
 #[inline(always)]
 pub(crate) fn link(packet: &Packet) -> Option<Link> {
     let ethernet: &Ethernet = packet.at(0)?;
-    let mut link =
-        Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
+    let mut link = Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
     if link.ether_type != ether_type::VLAN && link.ether_type != ether_type::SERVICE_VLAN {
         return Some(link);
     }

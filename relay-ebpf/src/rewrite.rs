@@ -9,8 +9,8 @@ use relay_common::{
 use crate::{
     decide::{Header, Plan, padding_mask},
     headers::{
-        ChannelData, ETHERNET_LEN, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, PROTOCOL_UDP,
-        TAG_LEN, Tag, UDP_LEN, Udp, Words, ether_type,
+        ChannelData, ETHERNET_LEN, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, PROTOCOL_UDP, TAG_LEN, Tag,
+        UDP_LEN, Udp, Words, ether_type,
     },
     indication,
     packet::Packet,

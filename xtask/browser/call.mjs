@@ -1,8 +1,8 @@
 // A call between two browsers in two network namespaces: the client's media is relayed (iceTransportPolicy "relay"), the
-// peer's browser is reached directly. Signalling goes through this process. Prints what both browsers' getStats() say
+// peer's browser is reached directly, or is relayed in its turn. Signalling goes through this process. Prints what both browsers' getStats() say
 // once they are connected and at the end, as JSON.
 //
-// Usage: node call.mjs '{"client": BROWSER, "peer": BROWSER, "iceServer": RTCIceServer, "seconds": N}'
+// Usage: node call.mjs '{"client": BROWSER, "peer": BROWSER, "peerIsRelayed": BOOL, "iceServer": RTCIceServer, "seconds": N}'
 // BROWSER: {"kind": "chromium" | "firefox", "path": PATH}
 
 import { createServer } from "node:http";
@@ -47,8 +47,9 @@ try {
   const client = await open(call.client);
   const peer = await open(call.peer);
 
-  const offer = await client.evaluate(createOffer, { iceServers: [iceServer], iceTransportPolicy: "relay" });
-  const answer = await peer.evaluate(createAnswer, offer);
+  const relayed = { iceServers: [iceServer], iceTransportPolicy: "relay" };
+  const offer = await client.evaluate(createOffer, relayed);
+  const answer = await peer.evaluate(createAnswer, { offer, configuration: call.peerIsRelayed ? relayed : {} });
   await client.evaluate((sdp) => pc.setRemoteDescription({ type: "answer", sdp }), answer);
   await Promise.all([client, peer].map((page) => page.evaluate(connected)));
   const atStart = await Promise.all([client, peer].map((page) => page.evaluate(stats)));
@@ -122,8 +123,8 @@ async function createOffer(configuration) {
   return gathered(await pc.createOffer());
 }
 
-async function createAnswer(offer) {
-  await connect({});
+async function createAnswer({ offer, configuration }) {
+  await connect(configuration);
   await pc.setRemoteDescription({ type: "offer", sdp: offer });
   return gathered(await pc.createAnswer());
 }

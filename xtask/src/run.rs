@@ -69,6 +69,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         user: USER.to_owned(),
         password: PASSWORD.to_owned(),
         config: Some(config),
+        arguments: Vec::new(),
         log: artifacts.join("turnpike.log"),
     };
     let mut relay = Relay::start(&lab, &options)?;

@@ -31,6 +31,7 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
         why: "its test client and peer, turnutils_uclient and turnutils_peer",
     },
+    Package { name: "nftables", programs: &["nft"], need: Need::Test, why: "the lab's firewall" },
     Package { name: "tcpdump", programs: &["tcpdump"], need: Need::Test, why: "captures" },
     Package { name: "tshark", programs: &["tshark"], need: Need::Test, why: "dissects the captures" },
     Package {

@@ -1,4 +1,4 @@
-//! A call between two browsers: the client's media is relayed, the peer is reached directly.
+//! A call between two browsers: the client's media is relayed; the peer is reached directly, or relayed as well.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +26,8 @@ pub struct Call<'a> {
     pub client: &'a Browser,
     /// The other one.
     pub peer: &'a Browser,
+    /// Whether the peer's media is relayed, too.
+    pub peer_is_relayed: bool,
     /// How long media is to flow, in seconds.
     pub seconds: u64,
     /// A directory for what is needed to start them.
@@ -41,6 +43,7 @@ impl Call<'_> {
         let arguments = json!({
             "client": self.client,
             "peer": peer,
+            "peerIsRelayed": self.peer_is_relayed,
             "iceServer": {
                 "urls": format!("turn:{}", self.server),
                 "username": username,

@@ -20,7 +20,7 @@ trap '' HUP INT QUIT TERM PIPE TSTP
 read -r _
 exec </dev/null
 dir=$2
-for side in client relay peer; do
+for side in client relay peer outside; do
     ns=turnpike-$1-$side
     [ -e "/run/netns/$ns" ] || continue
     tries=0
@@ -31,14 +31,14 @@ for side in client relay peer; do
     done
 done
 [ -e "/sys/class/net/tpk-$1" ] && ip link delete "tpk-$1"
-for side in client relay peer; do
+for side in client relay peer outside; do
     ns=turnpike-$1-$side
     [ -e "/run/netns/$ns" ] && ip netns delete "$ns"
 done
 mountpoint -q "$dir/bpffs" && umount -l "$dir/bpffs"
 rm -rf --one-file-system "$dir"
 [ ! -e "$dir" ] || exit 1
-for side in client relay peer; do
+for side in client relay peer outside; do
     [ ! -e "/run/netns/turnpike-$1-$side" ] || exit 1
 done
 "#;

@@ -9,6 +9,7 @@
 //! It never touches an interface that it did not make, and its janitor removes it however its owner ends. The
 //! link to the host is made on request only. The relay's namespace is a host, not a router.
 
+mod firewall;
 mod host_link;
 mod janitor;
 mod namespace;
@@ -26,6 +27,7 @@ use janitor::Janitor;
 
 use namespace::has_ipv6;
 
+pub use firewall::{OUTSIDE_NETWORK_V6, Outside, PUBLIC};
 pub use namespace::Namespace;
 pub use relay::{DatapathStatus, InterfaceStatus, Relay, RelayOptions, Relayed, Status, Traffic};
 pub use xdp::PassProgram;

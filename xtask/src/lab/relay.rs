@@ -31,6 +31,8 @@ pub struct RelayOptions {
     pub password: String,
     /// A configuration file, if any: it is given with `-c`.
     pub config: Option<PathBuf>,
+    /// More options of `turnpike run`.
+    pub arguments: Vec<String>,
     /// Where the log goes; appended to.
     pub log: PathBuf,
 }
@@ -66,6 +68,7 @@ impl Relay {
             .args(["--user", &format!("{}:{}", options.user, options.password)])
             .args(["--allow-peer", "198.18.0.0/15"])
             .args(["--datapath", &options.datapath])
+            .args(&options.arguments)
             .arg("--admin-socket")
             .arg(lab.admin_socket())
             .arg("--bpffs")
@@ -258,6 +261,33 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Relayed {
+    /// In whatever direction.
+    pub fn all(self) -> Traffic {
+        self.to_peer + self.to_client + self.hairpin
+    }
+}
+
+impl std::ops::Sub for Relayed {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            to_peer: self.to_peer - before.to_peer,
+            to_client: self.to_client - before.to_client,
+            hairpin: self.hairpin - before.hairpin,
+        }
+    }
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { packets: self.packets - before.packets, bytes: self.bytes - before.bytes }
+    }
 }
 
 impl std::ops::Add for Traffic {

@@ -17,6 +17,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const XDP_PASS: i32 = 2;
 
@@ -64,7 +65,8 @@ fn load(name: &str) -> io::Result<OwnedFd> {
         license: c"GPL".as_ptr() as u64,
         log: [0; 2],
         kernel_version: 0,
-        flags: 0,
+        // With a larger MTU than a page holds the driver takes only such a program.
+        flags: BPF_F_XDP_HAS_FRAGS,
         name: [0; 16],
     };
     // The last byte stays zero.

@@ -69,6 +69,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
             config: Some(config),
+            arguments: Vec::new(),
             log: artifacts.join("turnpike.log"),
         },
     )?;
@@ -82,6 +83,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         credentials: (USER, PASSWORD),
         client: &chromium,
         peer: &chromium,
+        peer_is_relayed: false,
         seconds: arguments.minutes * 60,
         artifacts: &artifacts,
     };

@@ -166,6 +166,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("coturn::", "turnutils_uclient"),
     ("coturn::", "tshark"),
     ("coturn::", "tcpdump"),
+    ("firewall::", "nft"),
+    ("firewall::", "tcpdump"),
     ("kill::", "tcpdump"),
     ("kill::", "tshark"),
     ("browser::", "tcpdump"),

@@ -1,10 +1,10 @@
-//! A call between two browsers, the client's media relayed.
+//! A call between two browsers: the client's media is relayed, or both ends' is.
 
 use xtask::browser::{self, Browser, Call, Report, Side};
-use xtask::lab::{PEERS, RELAY_ADDRESS};
+use xtask::lab::{PEERS, RELAY_ADDRESS, Relayed};
 use xtask::process;
 
-use crate::capture::{Captured, Captures};
+use crate::capture::{Captured, Captures, Packets};
 use crate::scene::{Datapath, PASSWORD, SERVER, Scene, USER};
 
 #[test]
@@ -29,7 +29,73 @@ fn short_userspace() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn firefox_xdp_native() {
-    let (_scene, report, captured) = call("firefox", Datapath::XdpNative, browser::firefox(), 10);
+    let call = call("firefox", Datapath::XdpNative, browser::firefox(), Peer::Direct, 15);
+    assert_fast(&call);
+    assert_lossless(&call.report);
+    let client = &call.captured.client;
+    let channel_data = client.relayed(true, |from, to| from == SERVER || to == SERVER);
+    assert_eq!(channel_data.packets, 0, "packets in ChannelData");
+    for to_server in [true, false] {
+        let indications = client.relayed(false, |from, to| if to_server { to } else { from } == SERVER);
+        assert!(indications.packets > 100, "{indications:?}");
+    }
+}
+
+/// Both ends are relayed: no media reaches the other end but from the listener.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn relay_to_relay_xdp_native() {
+    assert_fast(&call("browser-hairpin", Datapath::XdpNative, browser::chromium(), Peer::Relayed, 10));
+}
+
+/// From indications to a channel and back.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn firefox_relay_to_relay_xdp_native() {
+    let call = call("firefox-hairpin", Datapath::XdpNative, browser::firefox(), Peer::Relayed, 15);
+    assert_fast(&call);
+    assert_lossless(&call.report);
+}
+
+fn chromium_call(datapath: Datapath, seconds: u64) {
+    let call = call("browser", datapath, browser::chromium(), Peer::Direct, seconds);
+    let client = &call.captured.client;
+    let [channel_data, indications] = [true, false]
+        .map(|channel| client.relayed(channel, |from, to| from == SERVER || to == SERVER).packets);
+    let all = channel_data + indications;
+    assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
+    if datapath.is_xdp() {
+        assert_fast(&call);
+    } else {
+        assert_eq!(call.fast.all().packets, 0, "there is no fast path");
+    }
+}
+
+/// Where the peer's browser gets its media from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// From the client's relayed transport address.
+    Direct,
+    /// From the relay's listener: it has an allocation, too.
+    Relayed,
+}
+
+/// A call that is over.
+struct Finished {
+    _scene: Scene,
+    report: Report,
+    captured: Captured,
+    fast: Relayed,
+    slow: Relayed,
+}
+
+/// At least 99 of 100 relayed packets took the fast path.
+fn assert_fast(call: &Finished) {
+    let (fast, all) = (call.fast.all().packets, (call.fast.all() + call.slow.all()).packets);
+    assert!(fast * 100 >= all * 99, "{fast} of {all} took the fast path");
+}
+
+fn assert_lossless(report: &Report) {
     for side in [&report.client, &report.peer] {
         for end in &side.inbound {
             let start = side.inbound_at_start.iter().find(|start| start.kind == end.kind);
@@ -40,32 +106,6 @@ fn firefox_xdp_native() {
             );
         }
     }
-    let client = &captured.client;
-    let channel_data = client.relayed(true, |from, to| from == SERVER || to == SERVER);
-    assert_eq!(channel_data.packets, 0, "packets in ChannelData");
-    for to_server in [true, false] {
-        let indications = client.relayed(false, |from, to| if to_server { to } else { from } == SERVER);
-        assert!(indications.packets > 100, "{indications:?}");
-    }
-}
-
-fn chromium_call(datapath: Datapath, seconds: u64) {
-    let (scene, _, captured) = call("browser", datapath, browser::chromium(), seconds);
-    let status = scene.relay.status().expect("the relay answers");
-    let fast = status.fast_path;
-    let [channel_data, indications] = [true, false]
-        .map(|channel| captured.client.relayed(channel, |from, to| from == SERVER || to == SERVER).packets);
-    let all = channel_data + indications;
-    assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
-    let fast_packets = fast.to_peer.packets + fast.to_client.packets;
-    if datapath.is_xdp() {
-        assert!(
-            fast_packets * 100 >= channel_data * 99,
-            "{fast_packets} of {channel_data} took the fast path"
-        );
-    } else {
-        assert_eq!(fast_packets, 0, "there is no fast path");
-    }
 }
 
 /// A call of this browser, which is relayed, with a Chromium: media flows, and the counters are exact.
@@ -73,12 +113,13 @@ fn call(
     name: &str,
     datapath: Datapath,
     client_browser: Option<Browser>,
+    peer: Peer,
     seconds: u64,
-) -> (Scene, Report, Captured) {
+) -> Finished {
     let client_browser = client_browser.expect("the client's browser is installed");
     let scene = Scene::start(name, datapath);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
-    let report = run_browsers(&scene, &client_browser, seconds);
+    let report = run_browsers(&scene, &client_browser, peer, seconds);
     let captured = captures.finish(&scene.lab);
     let status = scene.relay.status().expect("the relay answers");
     println!("{}: {report:?}\n{}", datapath.name(), scene.relay.status_json().expect("the relay answers"));
@@ -88,20 +129,35 @@ fn call(
     // The peer may hear from the relayed address before it is told of it, and calls it peer-reflexive then.
     let remote = report.peer.remote_candidate_type.as_str();
     assert!(["relay", "prflx"].contains(&remote), "{remote}");
-    let others = captured.peer.datagrams(|from, to| from.ip() != RELAY_ADDRESS && to.ip() == PEERS[0]);
-    assert_eq!(others.packets, 0, "what reached the peer from elsewhere");
     assert_media(&report.client, seconds);
     assert_media(&report.peer, seconds);
 
     let (fast, slow) = (status.fast_path, status.slow_path);
-    let down =
-        [true, false].map(|channel| captured.client.relayed(channel, |from, _| from == SERVER).packets);
-    let to_peer = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
-    assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets that reached the peer");
-    assert_eq!((fast.to_client + slow.to_client).packets, down.iter().sum::<u64>(), "packets to the client");
+    let from_server = |packets: &Packets| {
+        [true, false].map(|channel| packets.relayed(channel, |from, _| from == SERVER).packets).iter().sum()
+    };
+    let to_client: u64 = from_server(&captured.client);
+    match peer {
+        Peer::Direct => {
+            let to_peer =
+                captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
+            let others =
+                captured.peer.datagrams(|from, to| from.ip() != RELAY_ADDRESS && to.ip() == PEERS[0]);
+            assert_eq!(others.packets, 0, "what reached the peer from elsewhere");
+            assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets to the peer");
+            assert_eq!((fast.to_client + slow.to_client).packets, to_client, "packets to the client");
+        }
+        Peer::Relayed => {
+            let others = captured.peer.datagrams(|from, to| from != SERVER && to.ip() == PEERS[0]);
+            assert_eq!(others.packets, 0, "what reached the peer from elsewhere");
+            let received = to_client + from_server(&captured.peer);
+            assert_eq!((fast.hairpin + slow.hairpin).packets, received, "packets to both");
+            assert_eq!((fast.all() + slow.all()).packets, received, "nothing goes to peers outside");
+        }
+    }
     captured.client.assert_clean();
     captured.peer.assert_clean();
-    (scene, report, captured)
+    Finished { _scene: scene, report, captured, fast, slow }
 }
 
 /// Video was seen, audio heard, and at most one packet in a thousand lost.
@@ -117,14 +173,15 @@ fn assert_media(side: &Side, seconds: u64) {
     }
 }
 
-fn run_browsers(scene: &Scene, client: &Browser, seconds: u64) -> Report {
-    let peer = browser::chromium().expect("Chromium is installed");
+fn run_browsers(scene: &Scene, client: &Browser, peer: Peer, seconds: u64) -> Report {
+    let chromium = browser::chromium().expect("Chromium is installed");
     let call = Call {
         lab: &scene.lab,
         server: SERVER,
         credentials: (USER, PASSWORD),
         client,
-        peer: &peer,
+        peer: &chromium,
+        peer_is_relayed: peer == Peer::Relayed,
         seconds,
         artifacts: &scene.artifacts,
     };

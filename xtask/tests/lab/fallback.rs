@@ -10,7 +10,7 @@ use crate::scene::Scene;
 #[ignore = "needs root: cargo xtask test"]
 fn foreign_program_is_named_and_left_alone() {
     let mut foreign = None;
-    let mut scene = Scene::build("fallback-foreign", "auto", "", |lab| {
+    let mut scene = Scene::build("fallback-foreign", "auto", "", &[], |lab| {
         let program = PassProgram::attach(lab.relay(), RELAY_CLIENT_NIC, "someone_elses");
         foreign = Some(program.expect("the program can be attached"));
     });
@@ -36,7 +36,7 @@ fn foreign_program_is_named_and_left_alone() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn native_mode_that_is_refused_becomes_generic() {
-    let scene = Scene::build("fallback-generic", "auto", "", |lab| {
+    let scene = Scene::build("fallback-generic", "auto", "", &[], |lab| {
         lab.client().ethtool(&format!("-L {CLIENT_NIC} tx 2")).expect("veth has a queue for each CPU");
     });
     let datapath = scene.relay.status().expect("the relay answers").datapath;

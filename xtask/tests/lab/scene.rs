@@ -4,8 +4,11 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use xtask::lab::{self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions};
+use xtask::lab::{
+    self, CLIENTS, Family, LISTENER, Lab, Namespace, PEERS, PORT, Relay, RelayOptions, Relayed,
+};
 use xtask::turn_client::{Received, TurnClient};
+use xtask::wait;
 use xtask::workspace::{self, Profile};
 
 pub(crate) const USER: &str = "alice";
@@ -85,7 +88,18 @@ impl Scene {
 
     /// The same with a configuration file.
     pub(crate) fn with_config(name: &str, datapath: Datapath, toml: &str) -> Self {
-        let scene = Self::build(name, datapath.name(), toml, |_| {});
+        Self::prepared(name, datapath, toml, &[], |_| {})
+    }
+
+    /// The same with more options of `turnpike run`, in a lab that `prepare` has changed before.
+    pub(crate) fn prepared(
+        name: &str,
+        datapath: Datapath,
+        toml: &str,
+        arguments: &[&str],
+        prepare: impl FnOnce(&Lab),
+    ) -> Self {
+        let scene = Self::build(name, datapath.name(), toml, arguments, prepare);
         let status = scene.relay.status().expect("the relay is up").datapath;
         assert_eq!(status.mode, datapath.name(), "datapath in use: {status:?}");
         for interface in &status.interfaces {
@@ -94,8 +108,14 @@ impl Scene {
         scene
     }
 
-    /// A relay with any `--datapath`, in a lab that `prepare` has changed before.
-    pub(crate) fn build(name: &str, datapath: &str, toml: &str, prepare: impl FnOnce(&Lab)) -> Self {
+    /// The same with any `--datapath`, whatever the relay makes of it.
+    pub(crate) fn build(
+        name: &str,
+        datapath: &str,
+        toml: &str,
+        arguments: &[&str],
+        prepare: impl FnOnce(&Lab),
+    ) -> Self {
         let artifacts = lab::artifacts(&format!("{name}-{datapath}")).expect("a directory for artifacts");
         let config = (!toml.is_empty()).then(|| {
             let path = artifacts.join("turnpike.toml");
@@ -108,6 +128,7 @@ impl Scene {
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
             config,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             log: artifacts.join("turnpike.log"),
         };
         let lab = Lab::create().expect("the lab can be built");
@@ -134,6 +155,22 @@ impl Scene {
         let socket = bind(self.lab.peer(), (address.into(), 0));
         let address = socket.local_addr().expect("it is bound");
         (socket, address)
+    }
+
+    /// Repeats an exchange until the kernel carries all of it, if it is to: first the next hops are found.
+    pub(crate) fn settle(&self, mut exchange: impl FnMut()) {
+        if self.options.datapath != Datapath::Userspace.name() {
+            let in_kernel = || (self.carried(&mut exchange).slow == Relayed::default()).then_some(());
+            wait::until(PATIENCE, in_kernel).expect("the kernel carries what is established");
+        }
+    }
+
+    /// What is carried while `exchange` runs.
+    pub(crate) fn carried(&self, exchange: impl FnOnce()) -> Carried {
+        let before = self.relay.status().expect("the relay answers");
+        exchange();
+        let after = self.relay.status().expect("the relay answers");
+        Carried { fast: after.fast_path - before.fast_path, slow: after.slow_path - before.slow_path }
     }
 
     /// Panics unless a new client can exchange data with a new peer, over a channel, through the relay.
@@ -164,6 +201,22 @@ impl Drop for Scene {
                 Err(error) => println!("no status: {error:#}"),
             }
         }
+    }
+}
+
+/// What was carried, by what carried it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) fast: Relayed,
+    pub(crate) slow: Relayed,
+}
+
+impl Carried {
+    /// All of it, which has to have taken the path that this datapath is for.
+    pub(crate) fn by(self, datapath: Datapath) -> Relayed {
+        let (all, other) = if datapath.is_xdp() { (self.fast, self.slow) } else { (self.slow, self.fast) };
+        assert_eq!(other, Relayed::default(), "carried by the wrong path");
+        all
     }
 }
 
