@@ -3,6 +3,8 @@
 mod attach;
 mod flows;
 mod foreign;
+mod forms;
 mod network;
 mod next_hops;
 mod pins;
+mod session;
