@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     sync::{Arc, Mutex},
 };
@@ -302,6 +303,11 @@ fn what_a_link_takes_counts_for_ipv6_too() {
     bench.expect_client(1500);
     bench.network.ip(Host::Relay, "link set relc0 mtu 1400");
     eventually("both keep to the link's MTU", || mtus() == [Some(1400); 2]);
+
+    // As a router advertisement does; the kernel tells of this one with the next change only.
+    bench.network.enter(Host::Relay, || fs::write("/proc/sys/net/ipv6/conf/relc0/mtu", "1300").unwrap());
+    bench.network.ip(Host::Relay, "link set relc0 alias clients");
+    eventually("IPv6 keeps to less", || mtus() == [Some(1300), Some(1400)]);
 }
 
 #[test]

@@ -182,6 +182,13 @@ impl Resolver {
         self.look_up(indices);
     }
 
+    /// An address of ours may have come or gone.
+    pub(super) fn source_changed(&mut self, source: IpAddr) {
+        let from = |hop: &Hop| hop.source == source;
+        let indices = self.hops.iter().filter(|(_, hop)| from(hop)).map(|(index, _)| *index).collect();
+        self.look_up(indices);
+    }
+
     /// Replaces the mirror by a fresh dump and asks again for everything.
     pub(super) fn resync(&mut self, links: HashMap<u32, Link>, neighbours: HashMap<NeighbourKey, Neighbour>) {
         let gone: Vec<u32> = self.links.indices().filter(|ifindex| !links.contains_key(ifindex)).collect();
@@ -560,6 +567,17 @@ mod tests {
         assert_eq!(bench.work().len(), 2);
         bench.resolver.routes_changed(Ipv6Net::default().into());
         assert!(matches!(bench.work()[..], [Work::Route { index: 3, .. }]));
+    }
+
+    #[test]
+    fn only_what_an_address_sends_is_looked_up_again_when_it_comes_or_goes() {
+        let mut bench = Bench::resolved();
+        bench.resolver.track(2, Way::Out(OURS_V6, "2001:db8::7".parse().unwrap()));
+        bench.work();
+        bench.resolver.source_changed(OURS_V6);
+        assert!(matches!(bench.work()[..], [Work::Route { index: 2, .. }]));
+        bench.resolver.source_changed("2001:db8::9".parse().unwrap());
+        assert_eq!(bench.work(), []);
     }
 
     #[test]
