@@ -37,6 +37,10 @@ impl Publish for Published {
         self.0.lock().unwrap().paths.insert(index, (way, next_hop));
     }
 
+    fn no_path(&mut self, index: u32) {
+        self.0.lock().unwrap().paths.remove(&index);
+    }
+
     fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
         self.0.lock().unwrap().interfaces.insert(ifindex, mac);
     }

@@ -58,7 +58,7 @@ const GROUPS: [MulticastGroup; 9] = [
 type Message = NetlinkMessage<RouteNetlinkMessage>;
 
 /// Runs the resolver until the sender of `commands` is gone, then releases the neighbours it kept. Each index that
-/// a command released goes to `releases` once it is published as unresolved.
+/// a command released goes to `releases` once its path is taken back.
 pub(super) async fn run(
     publish: Box<dyn Publish>,
     attached: BTreeSet<u32>,

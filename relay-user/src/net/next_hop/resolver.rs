@@ -121,6 +121,7 @@ impl Resolver {
         if let Some(hop) = self.hops.remove(&index) {
             self.by_destination.remove(&(hop.destination, index));
         }
+        self.publish.no_path(index);
     }
 
     /// The kernel's answer to [`Work::Route`]; `None`: it would not send by any interface of interest.
@@ -397,6 +398,10 @@ mod tests {
             self.0.lock().unwrap().paths.insert(index, (way, next_hop));
         }
 
+        fn no_path(&mut self, index: u32) {
+            self.0.lock().unwrap().paths.remove(&index);
+        }
+
         fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
             self.0.lock().unwrap().interfaces.insert(ifindex, mac);
         }
@@ -437,7 +442,7 @@ mod tests {
         }
 
         fn hop(&self, index: u32) -> Option<NextHop> {
-            self.published.lock().unwrap().paths[&index].1
+            self.published.lock().unwrap().paths.get(&index)?.1
         }
 
         fn work(&mut self) -> Vec<Work> {
@@ -531,7 +536,7 @@ mod tests {
         bench.resolver.route_found(2, Some(direct()));
         bench.work();
         bench.resolver.release(1);
-        assert_eq!(bench.hop(1), None);
+        assert!(!bench.published.lock().unwrap().paths.contains_key(&1));
         assert_eq!(bench.work(), []);
         bench.resolver.release(2);
         assert_eq!(bench.work(), [Work::Release(KEY)]);
@@ -599,6 +604,7 @@ mod tests {
         assert_eq!(bench.published.lock().unwrap().paths[&1], (way, None));
         bench.resolver.routes_changed(Ipv4Net::default().into());
         bench.resolver.release(1);
+        assert!(bench.published.lock().unwrap().paths.is_empty(), "the next flow here must not follow it");
         assert_eq!(bench.work(), []);
     }
 
