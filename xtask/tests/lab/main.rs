@@ -16,6 +16,7 @@ mod ip_header;
 mod janitor;
 mod kill;
 mod many;
+mod mtu;
 mod scene;
 mod session;
 mod socket_options;
