@@ -3,6 +3,7 @@
 //! They need root, and the daemon built: `cargo xtask test lab`.
 
 mod bad_input;
+mod bandwidth;
 mod bpf;
 mod browser;
 mod capture;
