@@ -41,6 +41,7 @@ fn server() -> Server {
         min_ipv6_mtu: 1280,
         strict_expiry: false,
         strict_permissions: false,
+        hairpin: true,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
     };

@@ -11,11 +11,11 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The one word that an attached interface with this MAC address is, for the program to compare with.
+    /// The one word that an attached interface with this MAC address is, for the program to compare with. The MAC address
+    /// is what a frame begins with: its first eight bytes, of which the last two are not looked at.
     #[inline(always)]
-    pub const fn word(mac: [u16; 3]) -> u64 {
-        // SAFETY: same size; every bit pattern is a valid u64.
-        unsafe { core::mem::transmute::<[u16; 4], u64>([mac[0], mac[1], mac[2], 1]) }
+    pub const fn word(frame: u64) -> u64 {
+        if cfg!(target_endian = "little") { frame & 0xffff_ffff_ffff | 1 << 48 } else { frame & !0xffff | 1 }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod meter;
 pub mod outcome;
 pub mod path;
 pub mod port_class;
+pub mod siphash;
 mod verified;
 
 /// Version of every layout in this crate. A map or pin made under another number is never used as it is.

@@ -1,23 +1,29 @@
 //! Every rule about what may be forwarded and how. Nothing here changes the packet.
+//!
+//! [`relay`] finds the flow that a packet leaves by, [`plan`] applies what concerns the outgoing packet.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use relay_common::{
+    address::{Address, Family},
     channel_data::{self, FirstByte, classify},
     checksum,
-    flow::{FlowKeyV4, FlowKind, FlowV4, flags},
-    interface::Interface,
+    clock::BootNanos,
+    flow::{FlowEntry, FlowKind, flags, form},
     outcome::Outcome,
+    path::{self, Path},
     port_class::PortClass,
 };
 
 use crate::{
+    headers::{ChannelData, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, TAG_LEN, UDP_LEN, Words},
+    indication::{self, SEND_INDICATION, Send},
+    key::Key,
     lookup::{self, Counter},
     maps::TX_PORTS,
-    packet::{ChannelDataHeader, ETHERNET_LEN, Headers, IPV4_LEN, PAYLOAD_AT, Packet, UDP_LEN},
-    parse::{Arrival, IHL_WITHOUT_OPTIONS},
+    packet::Packet,
+    parse::Received,
 };
 
-const CHANNEL_DATA_AT: usize = PAYLOAD_AT + channel_data::HEADER_LEN;
 /// ChannelData over UDP may be padded to a multiple of 4 (RFC 8656 section 12.5). What is longer is odd enough
 /// for the slow path.
 const MAX_PADDING: usize = 3;
@@ -25,305 +31,466 @@ const MAX_PADDING: usize = 3;
 /// daemon accepts those or not, for only then they have flows.
 const CHANNEL_NUMBERS: u16 = u16::to_be(0xc000);
 const CHANNEL_MIN: u16 = channel_data::CHANNEL_MIN.to_be();
-/// "More fragments" and the fragment offset, as they lie in a header.
-const ANY_FRAGMENT: u16 = u16::to_be(0x3fff);
-/// "Don't fragment", as it lies in a header.
-const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
+/// The largest IPv4 packet that leaves with DF=0 for an IPv6 packet (RFC 7915 section 5.1).
+const FRAGMENTABLE_IPV4_LEN: usize = 1260;
 
-/// The outgoing packet. Whatever goes into a header is in network byte order.
-pub(crate) struct Plan {
-    /// What the program returns.
-    pub(crate) verdict: u32,
-    /// Destination, then source MAC address.
-    pub(crate) macs: [u8; 12],
-    /// Bytes to take off the front of the frame; negative: to add.
-    pub(crate) head: i32,
-    /// Bytes to take off its end.
-    pub(crate) tail: u32,
-    pub(crate) version_tos: u16,
-    pub(crate) total_len: u16,
-    pub(crate) fragment: u16,
-    pub(crate) ttl_protocol: u16,
-    /// Sum of the two addresses.
-    pub(crate) ip_sum: u16,
-    pub(crate) source_addr: u32,
-    pub(crate) destination_addr: u32,
-    pub(crate) source_port: u16,
-    pub(crate) destination_port: u16,
-    pub(crate) udp_len: u16,
-    pub(crate) udp_checksum: u16,
-    /// Header of outgoing ChannelData.
-    pub(crate) channel_data: Option<ChannelDataHeader>,
-    /// Bytes of application data, host byte order.
-    pub(crate) data_len: u16,
-    pub(crate) counter: Counter,
-    /// Differs from flow to flow; the packet count is added to make the Identification.
-    pub(crate) identification_base: u16,
-    /// Of the sending allocation's flow, in a hairpin.
-    pub(crate) hairpin_counter: Option<Counter>,
-}
-
-/// What becomes of an arrival: a plan, or the reason why there is none.
-#[inline(always)]
-pub(crate) fn decide(packet: &Packet, arrival: &Arrival) -> Result<Plan, Outcome> {
-    let headers: &Headers = packet.at(0).ok_or(Outcome::NonLinear)?;
-    let lengths = check_headers(packet, arrival, headers)?;
-    let datagram = match arrival.class {
-        PortClass::Listener => from_client(packet, arrival, lengths.udp - UDP_LEN)?,
-        _ => from_peer(arrival, lengths.udp - UDP_LEN)?,
-    };
-    plan(packet, headers, lengths.frame, &datagram)
-}
-
-/// What the frame measures, and what its UDP header says. The frame holds all of the datagram.
-struct Lengths {
-    frame: usize,
-    udp: usize,
-}
-
-/// Data on its way, and the flow that it leaves by.
-struct Datagram {
-    flow: FlowV4,
+/// Data on its way, and the flow that it leaves by. Whatever goes into a header is in network byte order.
+pub(crate) struct Relayed {
+    pub(crate) now: BootNanos,
+    /// What the UDP checksum changes by, but for the lengths and for what goes before the data.
+    udp_delta: u64,
+    /// Whom a Data indication names.
+    peer: Address,
+    path: u32,
     /// Where the data begins in the incoming frame.
+    data_at: u32,
+    data_len: u32,
+    /// Bytes behind it.
+    trailing: u32,
+    account: AccountIndices,
+    /// Of the sending allocation, in a hairpin.
+    sender: AccountIndices,
+    source_port: u16,
+    destination_port: u16,
+    channel: u16,
+    peer_port: u16,
+    ip_sum: u16,
+    /// How it leaves.
+    framing: Framing,
+    /// The IP version of the two relayed addresses, in a hairpin; else 0.
+    between: u8,
+}
+
+/// What goes between UDP header and data.
+pub(crate) type Framing = u8;
+/// To a peer: nothing.
+const PLAIN: Framing = 0;
+/// To a client, on the flow's channel.
+const CHANNEL_DATA: Framing = 1;
+/// To a client, from a peer of this family.
+const DATA_INDICATION_V4: Framing = 2;
+const DATA_INDICATION_V6: Framing = 3;
+
+/// Indices of a counter and a meter; 0: none.
+#[derive(Clone, Copy)]
+struct AccountIndices {
+    counter: u32,
+    meter: u32,
+}
+
+/// Finds the flow by which what has arrived leaves.
+#[inline(always)]
+pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Result<Relayed, Outcome> {
+    let mut sent = match received.class {
+        PortClass::Listener => from_client(packet, received, now)?,
+        _ => Sent::from_peer(received),
+    };
+    if received.ttl <= 1 {
+        return Err(Outcome::Ttl);
+    }
+    let mut relayed = Relayed {
+        now,
+        udp_delta: 0,
+        peer: received.key.remote,
+        path: 0,
+        data_at: sent.data_at as u32,
+        data_len: sent.data_len as u32,
+        trailing: (received.frame_len - sent.data_at - sent.data_len) as u32,
+        account: AccountIndices { counter: 0, meter: 0 },
+        sender: AccountIndices { counter: 0, meter: 0 },
+        source_port: 0,
+        destination_port: sent.destination_port,
+        channel: 0,
+        peer_port: received.key.remote_port,
+        ip_sum: 0,
+        framing: PLAIN,
+        between: 0,
+    };
+    let mut key = received.key;
+    if let Some(flow) = sent.flow {
+        check_finished(received, &flow)?;
+        if flow.flags & flags::HAIRPIN == 0 {
+            relayed.leave_by(&flow, sent.udp_delta);
+            relayed.destination_port = sent.destination_port;
+            return Ok(relayed);
+        }
+        // From one allocation of this server to another: this flow took the data out of one client's hands, the
+        // other's puts it into its client's. The two checksum changes add up.
+        let path = lookup::path(flow.path)?;
+        key = Key {
+            family: if path.family == Family::V4 as u8 { Family::V4 } else { Family::V6 },
+            local: path.destination,
+            remote: path.source,
+            local_port: sent.destination_port,
+            remote_port: flow.source_port,
+            channel: 0,
+            form: form::DATA,
+        };
+        relayed.between = key.family as u8;
+        sent.udp_delta += flow.udp_delta as u64;
+        relayed.sender = AccountIndices { counter: flow.counter, meter: flow.meter };
+        relayed.peer = path.advertised();
+        relayed.peer_port = flow.source_port;
+    }
+    let hairpin = relayed.between != 0;
+    let flow = to_client(&key, hairpin, now)?;
+    if !hairpin {
+        check_finished(received, &flow)?;
+    }
+    relayed.framing = CHANNEL_DATA;
+    if flow.kind == FlowKind::PermissionToClient as u8 {
+        sent.udp_delta += !key.remote_port as u64;
+        relayed.framing = match key.family {
+            Family::V4 => DATA_INDICATION_V4,
+            Family::V6 => DATA_INDICATION_V6,
+        };
+    }
+    relayed.leave_by(&flow, sent.udp_delta);
+    Ok(relayed)
+}
+
+impl Relayed {
+    #[inline(always)]
+    fn leave_by(&mut self, flow: &FlowEntry, udp_delta: u64) {
+        self.udp_delta = udp_delta + flow.udp_delta as u64;
+        self.path = flow.path;
+        self.account = AccountIndices { counter: flow.counter, meter: flow.meter };
+        self.source_port = flow.source_port;
+        self.destination_port = flow.destination_port;
+        self.channel = flow.channel;
+        self.ip_sum = flow.ip_sum;
+    }
+}
+
+/// An unfinished UDP checksum, which cannot be updated, is the pseudo-header's sum.
+#[inline(always)]
+fn check_finished(received: &Received, flow: &FlowEntry) -> Result<(), Outcome> {
+    let len = (received.udp_len as u16).to_be();
+    if received.udp_checksum == checksum::fold(flow.pseudo_sum as u64 + len as u64) {
+        return Err(Outcome::PartialChecksum);
+    }
+    Ok(())
+}
+
+/// Data that was sent to the relay.
+struct Sent {
+    /// By which a client's data goes to the peer.
+    flow: Option<FlowEntry>,
+    destination_port: u16,
     data_at: usize,
     data_len: usize,
-    /// Whether it leaves as ChannelData.
-    to_client: bool,
-    /// What the UDP checksum changes by.
+    /// What the UDP checksum loses with all that is not data.
     udp_delta: u64,
-    /// See [`FlowV4::pseudo_sum`], of the flow that it came in by.
-    pseudo_sum: u16,
-    head: i32,
-    hairpin_counter: Option<Counter>,
 }
 
-/// Everything that must hold of the headers. A packet in order takes one branch; which rule another one breaks
-/// is told apart beside the way.
-#[inline(always)]
-fn check_headers(packet: &Packet, arrival: &Arrival, headers: &Headers) -> Result<Lengths, Outcome> {
-    let frame_len = packet.linear_len();
-    let further_len = packet.whole_len() - frame_len;
-    let mac_difference =
-        lookup::interface(packet.ingress_ifindex()) ^ Interface::word(headers.destination_mac);
-    let options = (arrival.ihl ^ IHL_WITHOUT_OPTIONS) as u64;
-    let fragment = (headers.fragment & ANY_FRAGMENT) as u64;
-    let sum = headers.version_tos as u64
-        + headers.total_len as u64
-        + headers.identification as u64
-        + headers.fragment as u64
-        + headers.ttl_protocol as u64
-        + headers.ip_checksum as u64
-        + headers.source_addr[0] as u64
-        + headers.source_addr[1] as u64
-        + headers.destination_addr[0] as u64
-        + headers.destination_addr[1] as u64;
-    let ip_checksum = !checksum::fold(sum) as u64;
-    let total_len = u16::from_be(headers.total_len) as i64;
-    let udp_len = u16::from_be(headers.udp_len) as i64;
-    // Negative where one length does not fit the other.
-    let misfit = (udp_len - UDP_LEN as i64)
-        | (total_len - IPV4_LEN as i64 - udp_len)
-        | (frame_len as i64 - ETHERNET_LEN as i64 - total_len);
-
-    if further_len as u64 | mac_difference | options | fragment | ip_checksum | (misfit as u64 >> 63) == 0 {
-        Ok(Lengths { frame: frame_len, udp: udp_len as usize })
-    } else if further_len != 0 {
-        Err(Outcome::NonLinear)
-    } else if options != 0 {
-        Err(Outcome::IpOptions)
-    } else if fragment != 0 {
-        Err(Outcome::Fragment)
-    } else if mac_difference != 0 {
-        Err(Outcome::ForeignMac)
-    } else if ip_checksum != 0 {
-        Err(Outcome::IpChecksum)
-    } else {
-        Err(Outcome::UdpLength)
+impl Sent {
+    #[inline(always)]
+    const fn from_peer(received: &Received) -> Self {
+        let data_len = received.udp_len - UDP_LEN;
+        Self { flow: None, destination_port: 0, data_at: received.payload_at(), data_len, udp_delta: 0 }
     }
 }
 
 #[inline(always)]
-fn from_client(packet: &Packet, arrival: &Arrival, payload_len: usize) -> Result<Datagram, Outcome> {
-    let Some(&header) = packet.at::<ChannelDataHeader>(PAYLOAD_AT) else {
-        return Err(no_channel_data(packet, payload_len));
+fn from_client(packet: &Packet, received: &Received, now: BootNanos) -> Result<Sent, Outcome> {
+    let payload_len = received.udp_len - UDP_LEN;
+    let Some(&header) = packet.at_any::<ChannelData>(received.payload_at()) else {
+        return Err(no_media(packet, received, payload_len));
     };
-    let data_len = u16::from_be(header.len) as usize;
-    // Huge where the datagram is too short.
-    let padding_len = payload_len.wrapping_sub(channel_data::HEADER_LEN + data_len);
-    if header.number & CHANNEL_NUMBERS != CHANNEL_MIN || padding_len > MAX_PADDING {
-        return Err(no_channel_data(packet, payload_len));
+    let (flow, destination_port, data_at, data_len, padding_len, udp_delta);
+    if header.number & CHANNEL_NUMBERS == CHANNEL_MIN {
+        data_len = u16::from_be(header.len) as usize;
+        // Huge where the datagram is too short.
+        padding_len = payload_len.wrapping_sub(channel_data::HEADER_LEN + data_len);
+        if padding_len > MAX_PADDING {
+            return Err(no_media(packet, received, payload_len));
+        }
+        let key = Key { channel: header.number, ..received.key };
+        flow = lookup::live(&key, FlowKind::ChannelToPeer, now)?;
+        destination_port = flow.destination_port;
+        data_at = received.payload_at() + channel_data::HEADER_LEN;
+        udp_delta = !header.len as u64;
+    } else if header.number == SEND_INDICATION && payload_len >= size_of::<ChannelData>() {
+        let send = indication::send(packet, received.payload_at(), payload_len)?;
+        flow = permission(received, &send, now)?;
+        Send { port: destination_port, data_at, data_len, padding_len, .. } = send;
+        udp_delta = send.port as u64 + !checksum::fold_wide(send.sum) as u64;
+    } else {
+        return Err(no_media(packet, received, payload_len));
     }
-
-    let key = FlowKeyV4 { channel: header.number, ..arrival.key };
-    let flow = live(&key, FlowKind::ToPeer)?;
-    let mut udp_delta = flow.udp_delta as u64;
-    if padding_len > 0 {
-        udp_delta += padding_delta(packet, data_len, padding_len)?;
-    }
-    if flow.flags & flags::HAIRPIN != 0 {
-        return hairpin(&flow, data_len, udp_delta);
-    }
-    Ok(Datagram {
-        data_at: CHANNEL_DATA_AT,
-        data_len,
-        to_client: false,
-        udp_delta: udp_delta + !header.len as u64,
-        pseudo_sum: flow.pseudo_sum,
-        head: channel_data::HEADER_LEN as i32,
-        hairpin_counter: None,
-        flow,
-    })
+    let padding_delta = padding_delta(packet, received, data_at, data_len, padding_len)?;
+    let udp_delta = udp_delta + padding_delta;
+    Ok(Sent { flow: Some(flow), destination_port, data_at, data_len, udp_delta })
 }
 
-/// Why a datagram to a listener is not ChannelData, or not in order.
+/// Why a datagram to a listener is neither ChannelData nor a Send indication, or not in order.
 #[inline(always)]
-fn no_channel_data(packet: &Packet, payload_len: usize) -> Outcome {
-    let Some(first_byte) = packet.at::<u8>(PAYLOAD_AT).filter(|_| payload_len > 0) else {
-        return Outcome::NotTurn;
+fn no_media(packet: &Packet, received: &Received, payload_len: usize) -> Outcome {
+    let Some(first_byte) = packet.at_any::<u8>(received.payload_at()).filter(|_| payload_len > 0) else {
+        return if payload_len > 0 { Outcome::NonLinear } else { Outcome::NotTurn };
     };
     match classify(*first_byte) {
         FirstByte::Stun | FirstByte::Dtls => return Outcome::Control,
         FirstByte::Other => return Outcome::NotTurn,
         FirstByte::ChannelData | FirstByte::Rfc5766ChannelData => {}
     }
-    match packet.at::<ChannelDataHeader>(PAYLOAD_AT) {
+    match packet.at_any::<ChannelData>(received.payload_at()) {
         Some(header) if channel_data::HEADER_LEN + u16::from_be(header.len) as usize <= payload_len => {
             Outcome::Trailer
         }
+        None if received.in_pieces => Outcome::NonLinear,
         _ => Outcome::ChannelDataLength,
     }
 }
 
+/// What a Send indication goes by: the allocation names the relayed address, the permission does the rest.
 #[inline(always)]
-fn from_peer(arrival: &Arrival, data_len: usize) -> Result<Datagram, Outcome> {
-    let flow = live(&arrival.key, FlowKind::ToClient)?;
-    // Such a peer is one of our own addresses, and nothing from those comes in by a wire.
-    if flow.flags & flags::HAIRPIN != 0 {
-        return Err(Outcome::NoFlow);
-    }
-    Ok(Datagram {
-        data_at: PAYLOAD_AT,
-        data_len,
-        to_client: true,
-        udp_delta: flow.udp_delta as u64 + (data_len as u16).to_be() as u64,
-        pseudo_sum: flow.pseudo_sum,
-        head: -(channel_data::HEADER_LEN as i32),
-        hairpin_counter: None,
-        flow,
-    })
-}
-
-/// From one allocation of this server to another: `sending` took the data out of one client's channel, the
-/// flow for its relayed address puts it into the other's. The two checksum changes add up.
-#[inline(always)]
-fn hairpin(sending: &FlowV4, data_len: usize, udp_delta: u64) -> Result<Datagram, Outcome> {
-    let key = FlowKeyV4 {
-        local_addr: sending.destination_addr,
-        remote_addr: sending.source_addr,
-        local_port: sending.destination_port,
-        remote_port: sending.source_port,
-        channel: 0,
-        reserved: 0,
+fn permission(received: &Received, send: &Send, now: BootNanos) -> Result<FlowEntry, Outcome> {
+    let peers = match send.family {
+        Family::V4 => form::PEERS_V4,
+        Family::V6 => form::PEERS_V6,
     };
-    let receiving = live(&key, FlowKind::ToClient).map_err(|outcome| match outcome {
-        Outcome::Torn => Outcome::Torn,
-        _ => Outcome::HairpinMiss,
-    })?;
-    Ok(Datagram {
-        data_at: CHANNEL_DATA_AT,
-        data_len,
-        to_client: true,
-        udp_delta: udp_delta + receiving.udp_delta as u64,
-        pseudo_sum: sending.pseudo_sum,
-        head: 0,
-        hairpin_counter: Some(Counter::at(sending.counter)?),
-        flow: receiving,
-    })
+    let key = Key { form: peers, ..received.key };
+    let allocation = lookup::live(&key, FlowKind::Allocation, now)?;
+    let key = Key {
+        family: send.family,
+        local: lookup::path(allocation.path)?.source,
+        remote: send.peer,
+        local_port: allocation.source_port,
+        remote_port: 0,
+        channel: 0,
+        form: form::TO_PEER,
+    };
+    lookup::live(&key, FlowKind::PermissionToPeer, now)
 }
 
-/// The flow of this kind under `key`, before its end.
+/// The flow that takes data from a peer to the client: its channel's, else its permission's. Peers of a hairpin are our
+/// own relayed addresses, and nothing from those comes in by a wire.
 #[inline(always)]
-fn live(key: &FlowKeyV4, kind: FlowKind) -> Result<FlowV4, Outcome> {
-    let flow = lookup::flow(key)?;
-    if flow.kind != kind as u8 {
-        return Err(Outcome::NoFlow);
+fn to_client(key: &Key, hairpin: bool, now: BootNanos) -> Result<FlowEntry, Outcome> {
+    let found = match lookup::live(key, FlowKind::ChannelToClient, now) {
+        // Nobody can be answered there, and STUN has no such address.
+        _ if key.remote_port == 0 => Err(Outcome::NoFlow),
+        Err(Outcome::NoFlow | Outcome::Expired) => {
+            lookup::live(&key.permission(form::TO_CLIENT), FlowKind::PermissionToClient, now)
+        }
+        found => found,
+    };
+    match found {
+        Ok(flow) if (flow.flags & flags::HAIRPIN != 0) == hairpin => Ok(flow),
+        Err(Outcome::Torn) => Err(Outcome::Torn),
+        _ if hairpin => Err(Outcome::HairpinMiss),
+        Ok(_) => Err(Outcome::NoFlow),
+        Err(outcome) => Err(outcome),
     }
-    if lookup::now() >= flow.expires {
-        return Err(Outcome::Expired);
-    }
-    Ok(flow)
 }
 
 /// What the UDP checksum loses with the padding behind the data.
 #[inline(always)]
-fn padding_delta(packet: &Packet, data_len: usize, padding_len: usize) -> Result<u64, Outcome> {
-    // The verifier follows no larger offset.
-    if data_len > 0x3fff {
+fn padding_delta(
+    packet: &Packet,
+    received: &Received,
+    data_at: usize,
+    data_len: usize,
+    padding_len: usize,
+) -> Result<u64, Outcome> {
+    if padding_len == 0 {
+        return Ok(0);
+    }
+    if received.in_pieces {
+        return Err(Outcome::NonLinear);
+    }
+    let end = data_at + data_len + padding_len;
+    if end > indication::MAX_OFFSET {
         return Err(Outcome::Trailer);
     }
-    let mut delta = 2 * !(padding_len as u16).to_be() as u64;
-    let mut i = 0;
-    while i < MAX_PADDING {
-        if i < padding_len {
-            let byte = *packet.at::<u8>(CHANNEL_DATA_AT + i + data_len).ok_or(Outcome::UdpLength)?;
-            // The data begins at an even distance from the UDP header.
-            let word = if (data_len + i).is_multiple_of(2) { [byte, 0] } else { [0, byte] };
-            delta += !u16::from_ne_bytes(word) as u64;
-        }
-        i += 1;
+    // Headers lie before the data, so there is a word.
+    let word: &Words<1> = packet.at_any(end - size_of::<Words<1>>()).ok_or(Outcome::UdpLength)?;
+    let sum = checksum::fold_wide(word.sum() & padding_mask(padding_len));
+    // The data begins at an even distance from the UDP header. Bytes at an odd one count as if exchanged (RFC 1071
+    // section 2).
+    let odd = (data_len + padding_len) & 1 != 0;
+    Ok(!(if odd { sum.swap_bytes() } else { sum }) as u64)
+}
+
+/// The last 1 to 3 bytes of a word in memory.
+#[inline(always)]
+pub(crate) const fn padding_mask(len: usize) -> u64 {
+    0xffff_ffff & (0xffff_ffff << (32 - 8 * len))
+}
+
+/// The outgoing packet. Whatever goes into a header is in network byte order.
+pub(crate) struct Plan {
+    /// What the program returns.
+    pub(crate) verdict: u32,
+    /// Addresses, MAC addresses and tags.
+    pub(crate) path: Path,
+    /// Bytes of Ethernet header and tags.
+    pub(crate) link_len: usize,
+    /// Bytes to take off the front of the frame; negative: to add.
+    pub(crate) head: i32,
+    /// Bytes to add to its end; negative: to take off.
+    pub(crate) tail: i32,
+    pub(crate) ttl: u8,
+    pub(crate) traffic_class: u8,
+    pub(crate) dont_fragment: bool,
+    /// Sum of the two addresses.
+    pub(crate) ip_sum: u16,
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    /// Host byte order.
+    pub(crate) udp_len: u16,
+    pub(crate) udp_checksum: u16,
+    /// What goes before the data.
+    pub(crate) header: Header,
+    /// Bytes of padding behind the data that are to be zeroed, and where they end in the outgoing frame.
+    pub(crate) padding_len: usize,
+    pub(crate) padding_end: usize,
+    /// Bytes of application data, host byte order.
+    pub(crate) data_len: u16,
+    pub(crate) account: Account,
+    /// Of the sending allocation's flow, in a hairpin.
+    pub(crate) sender: Option<Account>,
+    /// Differs from flow to flow; the packet count is added to make the Identification.
+    pub(crate) identification_base: u16,
+}
+
+/// What goes between the UDP header and the data.
+#[derive(Clone, Copy)]
+pub(crate) enum Header {
+    None,
+    ChannelData { number: u16, len: u16 },
+    DataIndication(indication::Data),
+}
+
+/// Whom a packet is counted and metered for.
+#[derive(Clone, Copy)]
+pub(crate) struct Account {
+    pub(crate) counter: Counter,
+    pub(crate) meter: u32,
+}
+
+impl AccountIndices {
+    #[inline(always)]
+    fn account(self) -> Result<Account, Outcome> {
+        Ok(Account { counter: Counter::at(self.counter)?, meter: self.meter })
     }
-    Ok(delta)
 }
 
 /// The rules that concern the outgoing packet. The redirect comes last: it is in vain if anything else fails.
 #[inline(always)]
-fn plan(packet: &Packet, headers: &Headers, frame_len: usize, datagram: &Datagram) -> Result<Plan, Outcome> {
-    let [ttl, protocol] = headers.ttl_protocol.to_ne_bytes();
-    if ttl <= 1 {
-        return Err(Outcome::Ttl);
+pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> Result<Plan, Outcome> {
+    let data_len = relayed.data_len as usize;
+    let path = lookup::path(relayed.path)?;
+    let to_v4 = path.family == Family::V4 as u8;
+    let ip_len = if to_v4 { IPV4_LEN } else { IPV6_LEN };
+    let (header_len, padding_len) = match relayed.framing {
+        PLAIN => (0, 0),
+        CHANNEL_DATA => (channel_data::HEADER_LEN, 0),
+        DATA_INDICATION_V4 => (indication::Data::header_len(Family::V4), data_len.wrapping_neg() & 3),
+        _ => (indication::Data::header_len(Family::V6), data_len.wrapping_neg() & 3),
+    };
+    let udp_len = UDP_LEN + header_len + data_len + padding_len;
+    let packet_len = ip_len + udp_len;
+    if packet_len > path.mtu as usize {
+        return Err(if path.ifindex == 0 { Outcome::NextHop } else { Outcome::Mtu });
     }
-    if headers.udp_checksum == checksum::fold(datagram.pseudo_sum as u64 + headers.udp_len as u64) {
-        return Err(Outcome::PartialChecksum);
+    let dont_fragment = dont_fragment(received, relayed, path.family, packet_len)?;
+    if received.udp_checksum == 0 && !to_v4 {
+        return Err(Outcome::ZeroChecksum);
     }
-    let flow = &datagram.flow;
-    let header_len = if datagram.to_client { channel_data::HEADER_LEN } else { 0 };
-    let udp_len = UDP_LEN + header_len + datagram.data_len;
-    let total_len = IPV4_LEN + udp_len;
-    let next_hop = lookup::next_hop(flow.next_hop)?;
-    if total_len > next_hop.mtu as usize {
-        return Err(if next_hop.ifindex == 0 { Outcome::NextHop } else { Outcome::Mtu });
+    let trailing = relayed.trailing as usize;
+    let returns = path.ifindex == packet.ingress_ifindex();
+    if received.in_pieces {
+        // What is to be cut off or added would not be in the first piece, and who takes only whole frames drops the
+        // others silently.
+        let carries = returns || path.flags & path::flags::SCATTER_GATHER != 0;
+        if !carries || trailing != 0 || padding_len != 0 {
+            return Err(Outcome::NonLinear);
+        }
     }
-    let counter = Counter::at(flow.counter)?;
-    let verdict = if next_hop.ifindex == packet.ingress_ifindex() {
+
+    let account = relayed.account.account()?;
+    let sender = match relayed.sender {
+        AccountIndices { counter: 0, .. } => None,
+        sender => Some(sender.account()?),
+    };
+    let (header, header_sum) = match relayed.framing {
+        PLAIN => (Header::None, 0),
+        CHANNEL_DATA => {
+            let len = (data_len as u16).to_be();
+            (Header::ChannelData { number: relayed.channel, len }, len as u64)
+        }
+        framing => {
+            let family = if framing == DATA_INDICATION_V4 { Family::V4 } else { Family::V6 };
+            let header = indication::Data::new(family, relayed.peer, relayed.peer_port, data_len)
+                .ok_or(Outcome::Torn)?;
+            (Header::DataIndication(header), header.sum())
+        }
+    };
+    let (old_len, new_len) = ((received.udp_len as u16).to_be(), (udp_len as u16).to_be());
+    let udp_checksum = match received.udp_checksum {
+        0 => 0,
+        old => {
+            let delta = relayed.udp_delta + header_sum + 2 * new_len as u64 + 2 * !old_len as u64;
+            checksum::udp_nonzero(!checksum::fold_wide(!old as u64 + delta))
+        }
+    };
+    let verdict = if returns {
         XDP_TX
     } else {
-        TX_PORTS.redirect(next_hop.ifindex, XDP_PASS as u64).map_err(|_| Outcome::TxPort)?
+        TX_PORTS.redirect(path.ifindex, XDP_PASS as u64).map_err(|_| Outcome::TxPort)?
     };
+    let link_len = ETHERNET_LEN + (path.flags & path::flags::TAGS) as usize * TAG_LEN;
+    let data_at = link_len + ip_len + UDP_LEN + header_len;
     Ok(Plan {
         verdict,
-        macs: next_hop.macs,
-        head: datagram.head,
-        tail: (frame_len - datagram.data_at - datagram.data_len) as u32,
-        version_tos: headers.version_tos,
-        total_len: (total_len as u16).to_be(),
-        fragment: headers.fragment & DONT_FRAGMENT,
-        ttl_protocol: u16::from_ne_bytes([ttl - 1, protocol]),
-        ip_sum: flow.ip_sum,
-        source_addr: flow.source_addr,
-        destination_addr: flow.destination_addr,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
-        udp_len: (udp_len as u16).to_be(),
-        udp_checksum: match headers.udp_checksum {
-            0 => 0,
-            checksum => checksum::udp_nonzero(checksum::update(checksum, datagram.udp_delta)),
-        },
-        channel_data: datagram
-            .to_client
-            .then_some(ChannelDataHeader { number: flow.channel, len: (datagram.data_len as u16).to_be() }),
-        data_len: datagram.data_len as u16,
-        counter,
-        identification_base: (flow.counter.wrapping_mul(0x9e37_79b1) >> 16) as u16,
-        hairpin_counter: datagram.hairpin_counter,
+        link_len,
+        head: relayed.data_at as i32 - data_at as i32,
+        tail: padding_len as i32 - trailing as i32,
+        ttl: received.ttl - 1,
+        traffic_class: received.traffic_class,
+        dont_fragment,
+        ip_sum: relayed.ip_sum,
+        source_port: relayed.source_port,
+        destination_port: relayed.destination_port,
+        udp_len: udp_len as u16,
+        udp_checksum,
+        header,
+        // What is added to the frame is zero already; what was there may be anything.
+        padding_len: if trailing > 0 { padding_len } else { 0 },
+        padding_end: data_at + data_len + padding_len,
+        data_len: data_len as u16,
+        account,
+        sender,
+        identification_base: (relayed.account.counter.wrapping_mul(0x9e37_79b1) >> 16) as u16,
+        path,
     })
+}
+
+/// Whether the outgoing packet of `len` bytes has DF set, as far as its family has it (RFC 8656 sections 13 and 14; the
+/// slow path's rules are in `turn/ip.rs`). A hairpin is two steps.
+#[inline(always)]
+fn dont_fragment(received: &Received, relayed: &Relayed, to: u8, len: usize) -> Result<bool, Outcome> {
+    let mut from = received.key.family as u8;
+    let mut dont_fragment = received.dont_fragment;
+    if relayed.between != 0 {
+        let ip_len = if relayed.between == Family::V4 as u8 { IPV4_LEN } else { IPV6_LEN };
+        let len = ip_len + UDP_LEN + relayed.data_len as usize;
+        dont_fragment = carried_on(from, relayed.between, dont_fragment, len)?;
+        from = relayed.between;
+    }
+    carried_on(from, to, dont_fragment, len)
+}
+
+#[inline(always)]
+fn carried_on(from: u8, to: u8, dont_fragment: bool, len: usize) -> Result<bool, Outcome> {
+    let v4 = Family::V4 as u8;
+    if to == v4 {
+        return Ok(if from == v4 { dont_fragment } else { len > FRAGMENTABLE_IPV4_LEN });
+    }
+    if from == v4 && !dont_fragment && len > lookup::min_ipv6_mtu() {
+        return Err(Outcome::Mtu);
+    }
+    Ok(true)
 }

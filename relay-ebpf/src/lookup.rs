@@ -2,49 +2,52 @@
 //! check word proves it whole.
 
 use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     ptr::read_volatile,
 };
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use relay_common::{
     clock::BootNanos,
     counter::FlowCounter,
-    flow::{FLOW_V4_WORDS, FlowKeyV4, FlowV4},
-    next_hop::NextHop,
+    flow::{FlowEntry, FlowKind},
+    globals::word,
+    interface::VlanKey,
+    meter::{self, Rate},
     outcome::Outcome,
+    path::Path,
     port_class::{self, PortClass},
+    siphash::siphash_1_3,
 };
 
-use crate::maps::{CLOCK, FLOW_COUNTERS, FLOWS_V4, INTERFACES, NEXT_HOPS, PORT_CLASSES};
+use crate::{
+    key::Key,
+    maps::{FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, TRANSACTIONS, VLANS},
+};
 
-/// The whole flow stored under `key`, whatever its kind and age.
-#[inline(always)]
-pub(crate) fn flow(key: &FlowKeyV4) -> Result<FlowV4, Outcome> {
-    let key = &key.in_words();
-    let entry = FLOWS_V4.get_ptr(key).ok_or(Outcome::NoFlow)?;
-    // SAFETY: a map value of 56 bytes, aligned to 8.
-    let flow = FlowV4::from_words(unsafe { copy::<FLOW_V4_WORDS>(entry.cast()) });
-    if flow.verify(key) { Ok(flow) } else { Err(Outcome::Torn) }
-}
+/// Compare-and-swaps that one packet attempts on a meter. Each one lost is another CPU's packet admitted.
+const METER_ATTEMPTS: u32 = 16;
 
-/// Whether the local address and port of `key` are a listener or a live relayed address.
+/// The flow of this kind under `key`, before its end.
 #[inline(always)]
-pub(crate) fn is_endpoint(key: &FlowKeyV4) -> bool {
-    FLOWS_V4.get_ptr(key.endpoint().in_words()).is_some()
-}
-
-/// The whole next hop at `index`. Its MTU is 0 while it is not resolved.
-#[inline(always)]
-pub(crate) fn next_hop(index: u32) -> Result<NextHop, Outcome> {
-    let entry = NEXT_HOPS.get_ptr(index).ok_or(Outcome::NextHop)?;
-    // SAFETY: a map value of 32 bytes, aligned to 8.
-    let next_hop = NextHop::from_words(unsafe { copy::<4>(entry.cast()) });
-    if next_hop.verify(index) {
-        Ok(next_hop)
-    } else {
-        Err(if index == NextHop::NONE { Outcome::NextHop } else { Outcome::Torn })
+pub(crate) fn live(key: &Key, kind: FlowKind, now: BootNanos) -> Result<FlowEntry, Outcome> {
+    let flow = key.flow()?;
+    if flow.kind != kind as u8 {
+        return Err(Outcome::NoFlow);
     }
+    if now >= flow.expires {
+        return Err(Outcome::Expired);
+    }
+    Ok(flow)
+}
+
+/// The whole path at `index`. Its MTU is 0 while it is not resolved.
+#[inline(always)]
+pub(crate) fn path(index: u32) -> Result<Path, Outcome> {
+    let entry = PATHS.get_ptr(index).ok_or(Outcome::Torn)?;
+    // SAFETY: a map value of 64 bytes, aligned to 8.
+    let path = Path::from_words(unsafe { copy::<8>(entry.cast()) });
+    if path.verify(index) { Ok(path) } else { Err(Outcome::Torn) }
 }
 
 /// What the relay uses `port` (host byte order) for, if it uses it.
@@ -70,16 +73,34 @@ pub(crate) fn interface(ifindex: u32) -> u64 {
     }
 }
 
+/// The same for a VLAN on it.
+#[inline(always)]
+pub(crate) fn vlan(key: &VlanKey) -> Option<u64> {
+    // SAFETY: as in `interface`.
+    VLANS.get_ptr(key).map(|entry| unsafe { read_volatile(entry.cast()) })
+}
+
 /// CLOCK_BOOTTIME to the last tick.
 #[inline(always)]
 pub(crate) fn now() -> BootNanos {
-    let boot_offset = match CLOCK.get_ptr(0) {
-        // SAFETY: a map value of 8 bytes, aligned to 8.
-        Some(clock) => unsafe { read_volatile(clock.cast::<u64>()) },
-        None => 0,
-    };
     // SAFETY: takes nothing, returns a number.
-    boot_offset + unsafe { bpf_ktime_get_coarse_ns() }
+    global(word::BOOT_OFFSET) + unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The lowest MTU of IPv6 paths, in bytes.
+#[inline(always)]
+pub(crate) fn min_ipv6_mtu() -> usize {
+    global(word::MIN_IPV6_MTU) as usize
+}
+
+/// A word of [`relay_common::globals::Globals`].
+#[inline(always)]
+fn global(word: u32) -> u64 {
+    match GLOBALS.get_ptr(0) {
+        // SAFETY: one of the words of the map's one value, aligned to 8.
+        Some(globals) => unsafe { read_volatile(globals.cast::<u64>().add(word as usize)) },
+        None => 0,
+    }
 }
 
 /// The counter of one flow.
@@ -103,10 +124,52 @@ impl Counter {
     /// Counts one packet with `bytes` of application data.
     #[inline(always)]
     pub(crate) fn add(self, bytes: u16) {
-        // SAFETY: a map value of 8 bytes, aligned to 8, which other CPUs change by this operation alone. (Its
-        // result would need a BPF instruction that the target's default CPU does not have.)
+        // SAFETY: a map value of 8 bytes, aligned to 8, which other CPUs change by this operation alone.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, FlowCounter::one(bytes)) };
     }
+}
+
+/// Whether `bytes` more of application data are within the limit of the allocation with this meter.
+#[inline(always)]
+pub(crate) fn admit(meter: u32, now: BootNanos, bytes: u16) -> bool {
+    if meter == meter::UNLIMITED {
+        return true;
+    }
+    let Some(word) = METERS.get_ptr_mut(meter) else { return false };
+    let rate = Rate { per_byte: global(word::RATE_PER_BYTE), burst: global(word::RATE_BURST) };
+    // SAFETY: a map value of 8 bytes, aligned to 8.
+    let mut through = unsafe { read_volatile(word) };
+    let mut attempt = 0;
+    while attempt < METER_ATTEMPTS {
+        let Some(next) = rate.admit(through, now, bytes) else { return false };
+        // SAFETY: as above; other CPUs and userspace change it by this operation alone.
+        let (before, swapped) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, through, next)
+        };
+        if swapped {
+            return true;
+        }
+        through = before;
+        attempt += 1;
+    }
+    false
+}
+
+/// A transaction ID that nobody can predict and that does not come again: a keyed function of how many there were
+/// before (RFC 8489 section 5).
+#[inline(always)]
+pub(crate) fn transaction_id() -> Option<[u32; 3]> {
+    let count = TRANSACTIONS.get_ptr_mut(0)?;
+    // SAFETY: takes nothing, returns a number.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    // SAFETY: a map value of 8 bytes of this CPU's own.
+    let number = unsafe {
+        *count += 1;
+        *count
+    };
+    let key = [global(word::TRANSACTION_KEY), global(word::TRANSACTION_KEY + 1)];
+    let [a, b] = siphash_1_3(key, number | u64::from(cpu) << 48);
+    Some([a as u32, (a >> 32) as u32, b as u32])
 }
 
 /// Copies `N` words, each in one access.
@@ -114,7 +177,7 @@ impl Counter {
 /// # Safety
 /// `from` must be the start of a map value of at least `N` words.
 #[inline(always)]
-unsafe fn copy<const N: usize>(from: *const u64) -> [u64; N] {
+pub(crate) unsafe fn copy<const N: usize>(from: *const u64) -> [u64; N] {
     let mut words = [0; N];
     let mut i = 0;
     while i < N {

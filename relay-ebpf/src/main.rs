@@ -1,50 +1,90 @@
-//! Turnpike's XDP program: forwards the data of established TURN channels between clients and peers.
+//! Turnpike's XDP program: forwards the data of TURN allocations between clients and peers.
 //!
 //! *Decide, then mutate; a miss is a punt.* Every check comes before the first change to the packet, and until
 //! then any doubt hands the packet, untouched, to the kernel and so to the userspace relay.
 //!
 //! `parse` tells what may be the relay's, `lookup` reads the maps, `decide` applies every rule and plans the
-//! outgoing packet, `rewrite` writes it, `outcome` counts and ends what is not forwarded.
+//! outgoing packet, `rewrite` writes it, `outcome` counts and ends what is not forwarded. `headers` and `indication` say
+//! what packets look like, `key` what flows are found by.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "atomic_xadd: core has no AtomicU64::fetch_add on bpfel")]
 
 mod decide;
+mod headers;
+mod indication;
+mod key;
 mod lookup;
 mod maps;
 mod outcome;
 mod packet;
 mod parse;
 mod rewrite;
+mod scratch;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
-use relay_common::outcome::Outcome;
+use relay_common::{clock::BootNanos, outcome::Outcome};
 
-use crate::{packet::Packet, parse::Arrival};
+use crate::{decide::Plan, packet::Packet};
+
+const _: () = assert!(cfg!(target_endian = "little"), "headers are read in words of that order");
 
 /// Entry point, attached to every interface the relay serves.
 #[xdp(frags)]
 fn turnpike(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(ctx);
-    let Some(arrival) = parse::arrival(&packet) else { return XDP_PASS };
-    match forward(&mut packet, &arrival) {
+    match forward(&mut packet) {
         Ok(verdict) => verdict,
-        Err(outcome) => outcome::settle(&packet, &arrival, outcome),
+        Err(outcome) => outcome::settle(&packet, outcome),
     }
 }
 
 #[inline(always)]
-fn forward(packet: &mut Packet, arrival: &Arrival) -> Result<u32, Outcome> {
-    let plan = decide::decide(packet, arrival)?;
-    // The last step that may fail, and it fails without a trace. Behind it there is no way back.
-    if !packet.move_head(plan.head) {
-        return Err(Outcome::Headroom);
+fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
+    let Some(link) = parse::link(packet) else { return Ok(XDP_PASS) };
+    let Some(arrival) = parse::arrival(packet, &link) else { return Ok(XDP_PASS) };
+    let Some(scratch) = scratch::scratch() else { return Ok(XDP_PASS) };
+    let received = scratch::note(&mut scratch.received, parse::check(packet, &link, arrival)?);
+    let relayed = scratch::note(&mut scratch.relayed, decide::relay(packet, received, lookup::now())?);
+    let plan = decide::plan(packet, received, relayed)?;
+    make_room(packet, &plan)?;
+    // Behind this there is no way back.
+    if !admitted(&plan, relayed.now) {
+        return Ok(outcome::drop_moved(Outcome::Bandwidth));
     }
     Ok(match rewrite::rewrite(packet, &plan) {
         Some(()) => plan.verdict,
-        None => outcome::drop_broken(),
+        None => outcome::drop_moved(Outcome::Rewrite),
     })
+}
+
+/// Moves both ends of the frame. The last step that may fail, and it fails without a trace.
+#[inline(always)]
+fn make_room(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
+    // What grows may fail, and comes first.
+    if plan.tail > 0 && !packet.move_tail(plan.tail) {
+        return Err(Outcome::Tailroom);
+    }
+    if !packet.move_head(plan.head) {
+        return if plan.tail > 0 && !packet.move_tail(-plan.tail) {
+            Err(Outcome::Rewrite)
+        } else {
+            Err(Outcome::Headroom)
+        };
+    }
+    if plan.tail < 0 && !packet.move_tail(plan.tail) {
+        return Err(Outcome::Rewrite);
+    }
+    Ok(())
+}
+
+/// Whether the packet is within the limits of the allocations it concerns. It counts towards them then, so all else
+/// that could keep it from being sent comes before.
+#[inline(always)]
+fn admitted(plan: &Plan, now: BootNanos) -> bool {
+    let admit = |meter| lookup::admit(meter, now, plan.data_len);
+    plan.sender.is_none_or(|sender| admit(sender.meter)) && admit(plan.account.meter)
 }
 
 #[panic_handler]

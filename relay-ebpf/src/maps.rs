@@ -7,40 +7,66 @@ use aya_ebpf::{
     maps::{Array, DevMapHash, HashMap, PerCpuArray},
 };
 use relay_common::{
-    clock::Clock,
-    flow::{FlowKeyV4, FlowV4},
-    interface::Interface,
-    next_hop::NextHop,
-    outcome, port_class,
+    flow::{FlowEntry, FlowKeyV4, FlowKeyV6},
+    globals::Globals,
+    interface::{Interface, VlanKey},
+    outcome,
+    path::Path,
+    port_class,
 };
 
-/// Flows, listeners and relayed addresses. Never LRU: a live binding is never evicted.
+use crate::scratch::Scratch;
+
+/// Flows, listeners and relayed addresses that packets come in by IPv4 for. Never LRU: a live binding is never
+/// evicted.
 #[map]
-pub(crate) static FLOWS_V4: HashMap<FlowKeyV4, FlowV4> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub(crate) static FLOWS_V4: HashMap<FlowKeyV4, FlowEntry> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Likewise for IPv6.
+#[map]
+pub(crate) static FLOWS_V6: HashMap<FlowKeyV6, FlowEntry> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// One [`relay_common::counter::FlowCounter`] for each flow.
 #[map]
-pub(crate) static FLOW_COUNTERS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+pub(crate) static FLOW_COUNTERS: Array<u64> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
-/// Where rewritten packets leave.
+/// One word for each limited allocation, see [`relay_common::meter`].
 #[map]
-pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(256, 0);
+pub(crate) static METERS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Where rewritten packets leave, and their addresses.
+#[map]
+pub(crate) static PATHS: Array<Path> = Array::with_max_entries(4096, 0);
 
 /// Two bits for each UDP port, see [`relay_common::port_class`].
 #[map]
 pub(crate) static PORT_CLASSES: Array<u64> = Array::with_max_entries(port_class::WORDS, BPF_F_MMAPABLE);
 
-/// What userspace tells about time.
+/// What is the same for all packets.
 #[map]
-pub(crate) static CLOCK: Array<Clock> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static GLOBALS: Array<Globals> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The interfaces that the program is attached to, by ifindex.
 #[map]
 pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(1024, 0);
 
+/// The VLANs that the host has on them.
+#[map]
+pub(crate) static VLANS: HashMap<VlanKey, Interface> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
 /// Packets that were ours and were not forwarded, by [`outcome::Outcome`].
 #[map]
 pub(crate) static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(outcome::COUNT, 0);
+
+/// How many Data indications each CPU has made.
+#[map]
+pub(crate) static TRANSACTIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`Scratch`].
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The interfaces that the program may send on, by ifindex.
 #[map]

@@ -1,72 +1,271 @@
-//! Tells what may be the relay's from everything else, which goes to the kernel untouched and uncounted.
+//! Tells what may be the relay's from everything else, which goes to the kernel untouched and uncounted, and checks
+//! its headers.
 
-use relay_common::{flow::FlowKeyV4, port_class::PortClass};
-
-use crate::{
-    lookup,
-    packet::{ETHERNET_LEN, Headers, Packet},
+use relay_common::{
+    address::{Address, Family},
+    checksum,
+    flow::form,
+    interface::{Interface, VlanKey},
+    outcome::Outcome,
+    port_class::PortClass,
 };
 
-/// EtherType of IPv4, as it lies in a frame.
-pub(crate) const ETHER_TYPE_IPV4: u16 = u16::to_be(0x0800);
-/// IP protocol number of UDP.
-const PROTOCOL_UDP: u8 = 17;
+use crate::{
+    headers::{
+        ETHERNET_LEN, Ethernet, IPV4_LEN, IPV6_LEN, IpUdp, Ipv4, Ipv6, PROTOCOL_UDP, Ports, TAG_LEN, Tag,
+        UDP_LEN, Words, ether_type,
+    },
+    key::Key,
+    lookup,
+    packet::Packet,
+};
+
 /// The fragment offset within the word of flags and offset, as it lies in a header.
 const FRAGMENT_OFFSET: u16 = u16::to_be(0x1fff);
-/// 32-bit words of an IPv4 header without options.
-pub(crate) const IHL_WITHOUT_OPTIONS: u8 = 5;
+/// "More fragments" and the fragment offset.
+const ANY_FRAGMENT: u16 = u16::to_be(0x3fff);
+/// "Don't fragment".
+const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
+/// Version 4, and 32-bit words of a header without options.
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+/// The VLAN identifier within a tag's control information (host byte order).
+const VLAN_ID: u16 = 0x0fff;
 
-/// A UDP datagram over IPv4, or the first fragment of one, to a port that the relay uses on some address.
+/// What the link layer says of a frame.
+pub(crate) struct Link {
+    /// The packet's EtherType, behind any tags.
+    ether_type: u16,
+    /// Where the IP header begins: behind at most two tags.
+    network_at: usize,
+    /// VLAN identifiers, as in [`VlanKey`]; 0: no tag.
+    outer: u16,
+    inner: u16,
+}
+
+/// `None`: too short, or tagged as no VLAN of this host is.
+#[inline(always)]
+pub(crate) fn link(packet: &Packet) -> Option<Link> {
+    let ethernet: &Ethernet = packet.at(0)?;
+    let mut link = Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
+    if link.ether_type != ether_type::VLAN && link.ether_type != ether_type::SERVICE_VLAN {
+        return Some(link);
+    }
+    let service = if link.ether_type == ether_type::SERVICE_VLAN { VlanKey::SERVICE_TAG } else { 0 };
+    let tag: &Tag = packet.at(ETHERNET_LEN)?;
+    link.outer = u16::from_be(tag.control) & VLAN_ID;
+    if link.outer == 0 {
+        return None;
+    }
+    link.outer |= service;
+    link.ether_type = tag.ether_type;
+    link.network_at = ETHERNET_LEN + TAG_LEN;
+    if link.ether_type == ether_type::VLAN {
+        let tag: &Tag = packet.at(ETHERNET_LEN + TAG_LEN)?;
+        link.inner = u16::from_be(tag.control) & VLAN_ID;
+        if link.inner == 0 {
+            return None;
+        }
+        link.ether_type = tag.ether_type;
+        link.network_at = ETHERNET_LEN + 2 * TAG_LEN;
+    }
+    Some(link)
+}
+
+/// A UDP datagram, or the first fragment of one, to a port that the relay uses on some address.
 pub(crate) struct Arrival {
-    /// Where to and where from; channel 0.
-    pub(crate) key: FlowKeyV4,
+    /// Where to and where from; no channel.
+    pub(crate) key: Key,
     /// What the relay uses the destination port for.
-    pub(crate) class: PortClass,
-    /// 32-bit words in the IPv4 header: at least 5, more with options.
-    pub(crate) ihl: u8,
+    class: PortClass,
+    /// What the first word of the frame must be, see [`Interface::word`]; 0 where nothing is received.
+    own_mac: u64,
 }
 
 /// What the packet says of where it goes. `None`: not the relay's, or too broken to tell. Later fragments have
-/// no ports, so they never are.
+/// no ports, so they never are; and without a walk along IPv6 extension headers nobody knows the ports.
 #[inline(always)]
-pub(crate) fn arrival(packet: &Packet) -> Option<Arrival> {
-    let headers: &Headers = packet.at(0)?;
-    let version_ihl = headers.version_tos.to_ne_bytes()[0];
-    if headers.ether_type != ETHER_TYPE_IPV4
-        || version_ihl >> 4 != 4
-        || headers.ttl_protocol.to_ne_bytes()[1] != PROTOCOL_UDP
-        || headers.fragment & FRAGMENT_OFFSET != 0
-    {
+pub(crate) fn arrival(packet: &Packet, link: &Link) -> Option<Arrival> {
+    let key = match link.ether_type {
+        ether_type::IPV4 => ipv4_key(packet, link)?,
+        ether_type::IPV6 => ipv6_key(packet, link)?,
+        _ => return None,
+    };
+    let class = lookup::port_class(u16::from_be(key.local_port))?;
+    Some(Arrival { key, class, own_mac: own_mac(packet, link)? })
+}
+
+#[inline(always)]
+fn ipv4_key(packet: &Packet, link: &Link) -> Option<Key> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at)?;
+    if ip.protocol != PROTOCOL_UDP || ip.fragment & FRAGMENT_OFFSET != 0 {
         return None;
     }
-    let ihl = version_ihl & 0xf;
-    let [remote_port, local_port] = if ihl == IHL_WITHOUT_OPTIONS {
-        [headers.source_port, headers.destination_port]
-    } else if ihl > IHL_WITHOUT_OPTIONS {
-        *packet.at::<[u16; 2]>(ETHERNET_LEN + ihl as usize * 4)?
+    let ports = if ip.version_ihl == IPV4_WITHOUT_OPTIONS {
+        Ports { source: udp.source_port, destination: udp.destination_port }
+    } else if ip.version_ihl > IPV4_WITHOUT_OPTIONS && ip.version_ihl >> 4 == 4 {
+        *packet.at::<Ports>(link.network_at + (ip.version_ihl & 0xf) as usize * 4)?
     } else {
         return None;
     };
-    Some(Arrival {
-        class: lookup::port_class(u16::from_be(local_port))?,
-        key: FlowKeyV4 {
-            local_addr: address(headers.destination_addr),
-            remote_addr: address(headers.source_addr),
-            local_port,
-            remote_port,
-            channel: 0,
-            reserved: 0,
-        },
-        ihl,
+    Some(Key {
+        family: Family::V4,
+        local: Address::v4(ip.destination),
+        remote: Address::v4(ip.source),
+        local_port: ports.destination,
+        remote_port: ports.source,
+        channel: 0,
+        form: form::DATA,
     })
 }
 
-/// An address as the shared layouts have it.
 #[inline(always)]
-pub(crate) const fn address(words: [u16; 2]) -> u32 {
-    if cfg!(target_endian = "little") {
-        words[0] as u32 | (words[1] as u32) << 16
-    } else {
-        (words[0] as u32) << 16 | words[1] as u32
+fn ipv6_key(packet: &Packet, link: &Link) -> Option<Key> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at)?;
+    if ip.version_class_flow.to_ne_bytes()[0] >> 4 != 6 || ip.next_header != PROTOCOL_UDP {
+        return None;
     }
+    Some(Key {
+        family: Family::V6,
+        local: Address(ip.destination),
+        remote: Address(ip.source),
+        local_port: udp.destination_port,
+        remote_port: udp.source_port,
+        channel: 0,
+        form: form::DATA,
+    })
+}
+
+/// A UDP datagram in order, in a frame that holds all of it.
+pub(crate) struct Received {
+    /// Where to and where from; no channel.
+    pub(crate) key: Key,
+    /// What the relay uses the destination port for.
+    pub(crate) class: PortClass,
+    /// Where UDP's payload begins.
+    payload_at: usize,
+    /// Bytes of the frame in all its pieces.
+    pub(crate) frame_len: usize,
+    /// Whether it is in more than one.
+    pub(crate) in_pieces: bool,
+    /// What the UDP header says: at least 8.
+    pub(crate) udp_len: usize,
+    pub(crate) udp_checksum: u16,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
+    /// IPv4's DF.
+    pub(crate) dont_fragment: bool,
+}
+
+impl Received {
+    /// Where UDP's payload begins: small, as the verifier wants to see.
+    #[inline(always)]
+    pub(crate) const fn payload_at(&self) -> usize {
+        self.payload_at & 0x7f
+    }
+}
+const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x80);
+
+/// Everything that must hold of the headers.
+#[inline(always)]
+pub(crate) fn check(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    match arrival.key.family {
+        Family::V4 => check_ipv4(packet, link, arrival),
+        Family::V6 => check_ipv6(packet, link, arrival),
+    }
+}
+
+/// A packet in order takes one branch; which rule another one breaks is told apart beside the way.
+#[inline(always)]
+fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let words: &Words<5> = packet.at(link.network_at).ok_or(Outcome::NonLinear)?;
+    let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let mac_difference = arrival.own_mac ^ first_word(packet)?;
+    let options = (ip.version_ihl ^ IPV4_WITHOUT_OPTIONS) as u64;
+    let fragment = (ip.fragment & ANY_FRAGMENT) as u64;
+    let ip_checksum = !checksum::fold_wide(words.sum()) as u64;
+    let total_len = u16::from_be(ip.total_len) as i64;
+    let udp_len = u16::from_be(udp.len) as i64;
+    // Negative where one length does not fit the other.
+    let misfit = (udp_len - UDP_LEN as i64)
+        | (total_len - IPV4_LEN as i64 - udp_len)
+        | (frame_len as i64 - link.network_at as i64 - total_len);
+
+    if mac_difference | options | fragment | ip_checksum | (misfit as u64 >> 63) == 0 {
+        Ok(Received {
+            key: arrival.key,
+            class: arrival.class,
+            payload_at: link.network_at + IPV4_LEN + UDP_LEN,
+            frame_len,
+            in_pieces: frame_len != linear_len,
+            udp_len: udp_len as usize,
+            udp_checksum: udp.checksum,
+            ttl: ip.ttl,
+            traffic_class: ip.traffic_class,
+            dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
+        })
+    } else if options != 0 {
+        Err(Outcome::IpOptions)
+    } else if fragment != 0 {
+        Err(Outcome::Fragment)
+    } else if mac_difference != 0 {
+        Err(Outcome::ForeignMac)
+    } else if ip_checksum != 0 {
+        Err(Outcome::IpChecksum)
+    } else {
+        Err(Outcome::UdpLength)
+    }
+}
+
+#[inline(always)]
+fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
+    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let payload_len = u16::from_be(ip.payload_len) as i64;
+    let udp_len = u16::from_be(udp.len) as i64;
+    let misfit = (udp_len - UDP_LEN as i64)
+        | (payload_len - udp_len)
+        | (frame_len as i64 - (link.network_at + IPV6_LEN) as i64 - payload_len);
+
+    if arrival.own_mac != first_word(packet)? {
+        return Err(Outcome::ForeignMac);
+    }
+    if misfit < 0 {
+        return Err(Outcome::UdpLength);
+    }
+    if udp.checksum == 0 {
+        return Err(Outcome::Ipv6ZeroChecksum);
+    }
+    let [first, second, ..] = ip.version_class_flow.to_ne_bytes();
+    Ok(Received {
+        key: arrival.key,
+        class: arrival.class,
+        payload_at: link.network_at + IPV6_LEN + UDP_LEN,
+        frame_len,
+        in_pieces: frame_len != linear_len,
+        udp_len: udp_len as usize,
+        udp_checksum: udp.checksum,
+        ttl: ip.hop_limit,
+        traffic_class: first << 4 | second >> 4,
+        // The sender did not let routers fragment it.
+        dont_fragment: true,
+    })
+}
+
+/// What frames for us begin with. `None`: this host has no such VLAN.
+#[inline(always)]
+fn own_mac(packet: &Packet, link: &Link) -> Option<u64> {
+    let ifindex = packet.ingress_ifindex();
+    if link.outer == 0 {
+        return Some(lookup::interface(ifindex));
+    }
+    lookup::vlan(&VlanKey { ifindex, outer: link.outer, inner: link.inner })
+}
+
+#[inline(always)]
+fn first_word(packet: &Packet) -> Result<u64, Outcome> {
+    let ethernet: &Ethernet = packet.at(0).ok_or(Outcome::NonLinear)?;
+    Ok(Interface::word(ethernet.macs))
 }

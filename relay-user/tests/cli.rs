@@ -158,7 +158,7 @@ fn check_covers_limits_secrets_and_what_only_the_core_refuses() {
     };
 
     let (code, text) = check(
-        "alternate_server = [\"192.0.2.2\"]\nsoftware = false\nmin_ipv6_mtu = 1400\n\
+        "alternate_server = [\"192.0.2.2\"]\nhairpin = false\nsoftware = false\nmin_ipv6_mtu = 1400\n\
          [lifetimes]\nnonce = 600\n[limits]\nmax_allocations_per_user = 10\nbytes_per_second = 100000\n",
     );
     assert_eq!(code, Some(0), "{text}");
@@ -168,7 +168,10 @@ fn check_covers_limits_secrets_and_what_only_the_core_refuses() {
     );
     assert_says(
         &text,
-        &["warning  alternate_server: clients are not served here but sent to 192.0.2.2:3478"],
+        &[
+            "warning  alternate_server: clients are not served here but sent to 192.0.2.2:3478",
+            "warning  hairpin: calls with both ends on this server fail",
+        ],
     );
 
     for (text, said) in [

@@ -59,6 +59,9 @@ pub(super) struct ServerOptions {
     /// Peers to refuse
     #[arg(long, value_name = "CIDR")]
     deny_peer: Vec<Cidr>,
+    /// Refuse relayed addresses of this server as peers: its clients cannot reach each other through it
+    #[arg(long)]
+    no_hairpin: bool,
     /// What carries the media: auto, xdp-native, xdp-generic or userspace [default: auto]
     #[arg(long, value_name = "MODE")]
     datapath: Option<DatapathMode>,
@@ -102,6 +105,7 @@ impl ServerOptions {
             auth_secret_file: self.auth_secret_file.map(Given::option),
             allow_peer: given(self.allow_peer),
             deny_peer: given(self.deny_peer),
+            hairpin: self.no_hairpin.then_some(false),
             datapath: self.datapath.map(Given::option),
             admin_socket: self.admin_socket,
             bpffs: self.bpffs,

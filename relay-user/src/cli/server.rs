@@ -41,6 +41,7 @@ pub(super) fn build(configuration: &Configuration) -> anyhow::Result<Server> {
         min_ipv6_mtu: configuration.min_ipv6_mtu,
         strict_expiry: configuration.strict_expiry,
         strict_permissions: configuration.strict_permissions,
+        hairpin: configuration.hairpin,
         rfc5766_channels: configuration.rfc5766_channels,
         policy: PeerPolicy::new(configuration.allow_peer.clone(), configuration.deny_peer.clone()),
     };

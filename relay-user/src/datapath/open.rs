@@ -22,12 +22,12 @@ pub struct XdpOptions {
     pub mode: DatapathMode,
     /// Where a bpffs is mounted; pins go to `turnpike/v<ABI>/` below it.
     pub bpffs: PathBuf,
-    /// Flows that fit: two for each channel binding.
+    /// Flows that fit: two for each channel, two for each permission, one for each relayed address.
     pub max_flows: u32,
 }
 
-/// Flows that fit by default: 65536 channel bindings.
-pub const DEFAULT_MAX_FLOWS: u32 = 131_072;
+/// Flows that fit by default: 52,428 allocations, each with a channel to its only peer.
+pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
 
 /// Which datapath to use, as `--datapath` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,8 +1,11 @@
 //! The datapath when no program is attached: every packet takes the slow path.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use relay_common::clock::BootNanos;
+use relay_common::{clock::BootNanos, meter::Rate};
 
 use super::{Counts, Datapath, InstallError, Traffic};
 use crate::turn::{AllocationId, Flow, FlowId, RelayedAddr};
@@ -41,6 +44,14 @@ impl Datapath for Userspace {
     fn traffic_is_final(&self, _: AllocationId) -> bool {
         true
     }
+
+    fn meters(&self) -> Option<Arc<dyn AsRef<[AtomicU64]> + Send + Sync>> {
+        None
+    }
+
+    fn set_rate(&mut self, _: Rate) {}
+
+    fn set_min_ipv6_mtu(&mut self, _: u16) {}
 
     fn forget_allocation(&mut self, _: AllocationId) {}
 

@@ -85,11 +85,13 @@ impl Driver {
                 None
             }
         };
+        let (mut server, mut datapath) = (options.server, options.datapath);
+        share_limits(&mut server, datapath.as_mut());
         let state = Rc::new_cyclic(|myself| {
             RefCell::new(State {
                 myself: myself.clone(),
-                server: options.server,
-                datapath: options.datapath,
+                server,
+                datapath,
                 datapath_info: options.datapath_info,
                 started: boot_now(),
                 datapath_ticked: 0,
@@ -156,6 +158,17 @@ impl Driver {
             status.slow_path.to_peer.packets,
             status.slow_path.to_client.packets,
         );
+    }
+}
+
+/// Has core and datapath keep to the same limits, so that they hold for what both carry together.
+fn share_limits(server: &mut Server, datapath: &mut dyn Datapath) {
+    datapath.set_min_ipv6_mtu(server.config().min_ipv6_mtu);
+    if let Some(rate) = server.config().limits.rate() {
+        datapath.set_rate(rate);
+    }
+    if let Some(meters) = datapath.meters() {
+        server.share_meters(meters);
     }
 }
 

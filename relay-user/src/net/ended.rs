@@ -46,7 +46,12 @@ impl EndedSessions {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{
+        net::SocketAddr,
+        sync::{Arc, atomic::AtomicU64},
+    };
+
+    use relay_common::meter::Rate;
 
     use super::*;
     use crate::{
@@ -86,6 +91,11 @@ mod tests {
         fn traffic_is_final(&self, allocation: AllocationId) -> bool {
             self.is_final.contains(&allocation)
         }
+        fn meters(&self) -> Option<Arc<dyn AsRef<[AtomicU64]> + Send + Sync>> {
+            None
+        }
+        fn set_rate(&mut self, _: Rate) {}
+        fn set_min_ipv6_mtu(&mut self, _: u16) {}
         fn forget_allocation(&mut self, allocation: AllocationId) {
             self.forgotten.push(allocation);
         }

@@ -1,5 +1,5 @@
-//! Allocations (RFC 8656 section 6) and the one place where flows come and go: whatever changes when a
-//! channel may carry data ends in [`Allocation::settle_flows`].
+//! Allocations (RFC 8656 section 6) and the one place where flows come and go: whatever changes until when a
+//! relayed address, a permission or a channel carries data ends in [`Allocation::settle_flows`].
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -11,9 +11,9 @@ use relay_common::clock::BootNanos;
 
 use super::{
     address::{ChannelNumber, Family, FiveTuple, PeerAddr, RelayedAddr},
-    bandwidth::Meter,
     channel::{Channel, Channels},
-    flow::{AllocationId, Direction, Flow, FlowForm, FlowId, Hairpin},
+    flow::{AllocationId, Direction, Flow, FlowForm, FlowId},
+    meters::Meter,
     output::{EndReason, Event, Output},
     own_addresses::OwnAddresses,
     permission::{Permissions, PermittedPeers},
@@ -25,19 +25,10 @@ use super::{
 };
 
 /// Where changes of an allocation show: deadlines and outputs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
-    /// Channels have flows in the datapath; else all data is relayed here.
-    with_flows: bool,
-}
-
-impl Effects {
-    /// None yet.
-    pub(super) fn new(with_flows: bool) -> Self {
-        Self { timers: Timers::default(), outputs: VecDeque::new(), with_flows }
-    }
 }
 
 /// One client's relayed transport addresses and what they may be used for.
@@ -47,7 +38,7 @@ pub(super) struct Allocation {
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
     /// Application data of both directions.
-    pub(super) bandwidth: Meter,
+    pub(super) meter: Meter,
     started: BootNanos,
     /// By [`Family`]: at least one, until the allocation ends.
     relayed: [Option<Relayed>; 2],
@@ -83,48 +74,65 @@ struct Relayed {
     permissions: Permissions,
 }
 
+/// Flows of one relayed address, and when each that is installed ends.
+struct Stated {
+    relayed: RelayedAddr,
+    flows: Vec<(FlowForm, Option<BootNanos>)>,
+}
+
 impl Allocation {
     /// An allocation without permissions and channels. `addresses`: one, or one of each family. Different peers
     /// are counted up to `max_peers`.
     pub(super) fn new(
         origin: Origin,
         addresses: &[RelayedAddr],
-        max_peers: usize,
+        (max_peers, meter): (usize, Meter),
         (now, expires): (BootNanos, BootNanos),
+        own: &OwnAddresses,
         effects: &mut Effects,
     ) -> Self {
-        let mut relayed = [None, None];
-        for &address in addresses {
-            let family = address.family();
-            effects.timers.set(Timer::Relayed(origin.id, family), None, Some(expires));
-            relayed[index(family)] = Some(Relayed { address, expires, permissions: Permissions::default() });
-        }
         effects.outputs.push_back(Output::Event(Event::AllocationCreated {
             allocation: origin.id,
             five_tuple: origin.five_tuple,
             relayed: addresses.to_vec(),
             username: origin.username.to_string(),
         }));
-        Self {
+        let mut allocation = Self {
             origin,
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
-            bandwidth: Meter::default(),
+            meter,
             started: now,
-            relayed,
+            relayed: [None, None],
             ended: Vec::new(),
             deleted_by: None,
             channels: Channels::default(),
             peers: PermittedPeers::new(max_peers),
+        };
+        for &address in addresses {
+            let family = address.family();
+            let stated = Stated { relayed: address, flows: vec![(FlowForm::Allocation, None)] };
+            effects.timers.set(Timer::Relayed(allocation.origin.id, family), None, Some(expires));
+            allocation.relayed[index(family)] =
+                Some(Relayed { address, expires, permissions: Permissions::default() });
+            allocation.settle_flows(stated, own, effects);
         }
+        allocation
     }
 
     /// Moves the end of a relayed address. Permissions and channels keep theirs (RFC 8656 section 8).
-    pub(super) fn refresh(&mut self, family: Family, expires: BootNanos, effects: &mut Effects) {
-        let Some(relayed) = &mut self.relayed[index(family)] else { return };
+    pub(super) fn refresh(
+        &mut self,
+        family: Family,
+        expires: BootNanos,
+        own: &OwnAddresses,
+        effects: &mut Effects,
+    ) {
+        let stated = self.stated_of_family(family);
+        let Some((stated, relayed)) = stated.zip(self.relayed[index(family)].as_mut()) else { return };
         effects.timers.set(Timer::Relayed(self.origin.id, family), Some(relayed.expires), Some(expires));
         relayed.expires = expires;
-        self.settle_flows(&self.channels.numbers_of_family(family), effects);
+        self.settle_flows(stated, own, effects);
     }
 
     /// Remembers the request that deleted one of its relayed addresses.
@@ -138,12 +146,11 @@ impl Allocation {
     }
 
     /// Installs or prolongs a permission. Does nothing without a relayed address of the peer's family.
-    pub(super) fn permit(&mut self, ip: IpAddr, until: BootNanos, effects: &mut Effects) {
-        let Some(relayed) = &mut self.relayed[index(Family::of(ip))] else { return };
-        let (old, new) = relayed.permissions.install(ip, until);
-        effects.timers.set(Timer::Permission(self.origin.id, ip), old, Some(new));
-        self.peers.note(ip);
-        self.settle_flows(&self.channels.numbers_of_ip(ip), effects);
+    pub(super) fn permit(&mut self, ip: IpAddr, until: BootNanos, own: &OwnAddresses, effects: &mut Effects) {
+        if let Some(stated) = self.stated_of_ip(ip) {
+            self.install_permission(ip, until, effects);
+            self.settle_flows(stated, own, effects);
+        }
     }
 
     /// Binds or prolongs a channel, which [`Channels::check`] allowed, and its permission.
@@ -151,28 +158,50 @@ impl Allocation {
         &mut self,
         number: ChannelNumber,
         (peer, hairpin): (PeerAddr, bool),
-        channel_until: BootNanos,
-        permission_until: BootNanos,
+        (channel_until, permission_until): (BootNanos, BootNanos),
+        own: &OwnAddresses,
         effects: &mut Effects,
     ) {
+        let Some(mut stated) = self.stated_of_ip(peer.0.ip()) else { return };
+        if self.channels.get(number).is_none() {
+            stated.flows.push((FlowForm::Channel { peer, number }, None));
+        }
         let old = self.channels.bind(number, peer, hairpin, channel_until);
         effects.timers.set(Timer::Channel(self.origin.id, number), old, Some(channel_until));
-        // Settles the flows, for both ends have moved now.
-        self.permit(peer.0.ip(), permission_until, effects);
+        self.install_permission(peer.0.ip(), permission_until, effects);
+        self.settle_flows(stated, own, effects);
+    }
+
+    fn install_permission(&mut self, ip: IpAddr, until: BootNanos, effects: &mut Effects) {
+        if let Some(relayed) = &mut self.relayed[index(Family::of(ip))] {
+            let (old, new) = relayed.permissions.install(ip, until);
+            effects.timers.set(Timer::Permission(self.origin.id, ip), old, Some(new));
+            self.peers.note(ip);
+        }
     }
 
     /// The permission's deadline has come.
-    pub(super) fn permission_expired(&mut self, ip: IpAddr, effects: &mut Effects) {
-        if let Some(relayed) = &mut self.relayed[index(Family::of(ip))] {
+    pub(super) fn permission_expired(&mut self, ip: IpAddr, own: &OwnAddresses, effects: &mut Effects) {
+        let stated = self.stated_of_ip(ip);
+        if let Some((stated, relayed)) = stated.zip(self.relayed[index(Family::of(ip))].as_mut()) {
             relayed.permissions.remove(ip);
+            self.settle_flows(stated, own, effects);
         }
-        self.settle_flows(&self.channels.numbers_of_ip(ip), effects);
     }
 
     /// The channel's deadline has come.
-    pub(super) fn channel_expired(&mut self, number: ChannelNumber, effects: &mut Effects) {
-        if let Some(channel) = self.channels.remove(number) {
-            self.remove_flows(&channel, effects);
+    pub(super) fn channel_expired(
+        &mut self,
+        number: ChannelNumber,
+        own: &OwnAddresses,
+        effects: &mut Effects,
+    ) {
+        let Some(&Channel { peer, .. }) = self.channels.get(number) else { return };
+        let form = FlowForm::Channel { peer, number };
+        let stated = self.stated(Family::of(peer.0.ip()), [form]);
+        self.channels.remove(number);
+        if let Some(stated) = stated {
+            self.settle_flows(stated, own, effects);
         }
     }
 
@@ -183,15 +212,10 @@ impl Allocation {
         family: Family,
         now: BootNanos,
         reason: EndReason,
+        own: &OwnAddresses,
         effects: &mut Effects,
     ) -> Option<RelayedAddr> {
-        for number in self.channels.numbers_of_family(family) {
-            if let Some(channel) = self.channels.remove(number) {
-                let timer = Timer::Channel(self.origin.id, number);
-                effects.timers.set(timer, Some(channel.expires), None);
-                self.remove_flows(&channel, effects);
-            }
-        }
+        let stated = self.stated_of_family(family)?;
         let Relayed { address, expires, permissions } = self.relayed[index(family)].take()?;
         if reason != EndReason::Expired {
             effects.timers.set(Timer::Relayed(self.origin.id, family), Some(expires), None);
@@ -199,57 +223,87 @@ impl Allocation {
         for (ip, expires) in permissions.iter() {
             effects.timers.set(Timer::Permission(self.origin.id, ip), Some(expires), None);
         }
+        let numbers: Vec<_> = self.channels.of_family(family).map(|(_, number)| number).collect();
+        for number in numbers {
+            if let Some(channel) = self.channels.remove(number) {
+                effects.timers.set(Timer::Channel(self.origin.id, number), Some(channel.expires), None);
+            }
+        }
+        self.settle_flows(stated, own, effects);
         self.ended.push((address, now));
         effects.outputs.push_back(Output::CloseRelayed { relayed: address });
         Some(address)
     }
 
-    /// Brings the installed flows of these channels in line: both directions until the earliest end of
-    /// relayed address, channel and permission, or none.
-    fn settle_flows(&mut self, numbers: &[ChannelNumber], effects: &mut Effects) {
-        for &number in numbers {
-            let Some(channel) = self.channels.get(number).copied() else { continue };
-            let peer = channel.peer.0.ip();
-            let Some(relayed) = &self.relayed[index(Family::of(peer))] else { continue };
-            let permitted_until = relayed.permissions.expires(peer).filter(|_| effects.with_flows);
-            let until = permitted_until.map(|until| until.min(channel.expires).min(relayed.expires));
-            if channel.flows_until == until {
+    /// Every flow of a relayed address, as it is now.
+    fn stated_of_family(&self, family: Family) -> Option<Stated> {
+        let relayed = self.relayed[index(family)].as_ref()?;
+        let permissions = relayed.permissions.iter().map(|(peer, _)| FlowForm::Permission { peer });
+        let channels = self.channels.of_family(family);
+        let channels = channels.map(|(peer, number)| FlowForm::Channel { peer, number });
+        self.stated(family, [FlowForm::Allocation].into_iter().chain(permissions).chain(channels))
+    }
+
+    /// Every flow to and from a peer's address, as it is now.
+    fn stated_of_ip(&self, ip: IpAddr) -> Option<Stated> {
+        let channels = self.channels.of_ip(ip).map(|(peer, number)| FlowForm::Channel { peer, number });
+        self.stated(Family::of(ip), [FlowForm::Permission { peer: ip }].into_iter().chain(channels))
+    }
+
+    fn stated(&self, family: Family, forms: impl IntoIterator<Item = FlowForm>) -> Option<Stated> {
+        let relayed = self.relayed(family)?;
+        let flows = forms.into_iter().map(|form| (form, self.flow_end(family, form))).collect();
+        Some(Stated { relayed, flows })
+    }
+
+    /// Brings flows in line, after a change that may have concerned those that were `stated` before it: each
+    /// is installed until its end, or there is none. What has not moved is not said again.
+    fn settle_flows(&self, stated: Stated, own: &OwnAddresses, effects: &mut Effects) {
+        let Stated { relayed, flows } = stated;
+        let meter = match self.meter {
+            Meter::Unlimited => None,
+            Meter::Shared(index) => Some(index),
+            // The kernel could not hold it to the limit.
+            Meter::Private(_) => return,
+        };
+        for (form, before) in flows {
+            let end = self.flow_end(relayed.family(), form);
+            if end == before {
                 continue;
             }
-            match until {
-                Some(expires) => {
-                    for id in self.flows_of(&channel, relayed.address) {
-                        let hairpin = channel
-                            .hairpin
-                            .then_some(Hairpin { advertised: relayed.address.0.ip(), alias: None });
-                        let flow = Flow { id, allocation: self.origin.id, expires, hairpin, meter: None };
-                        effects.outputs.push_back(Output::InstallFlow(flow));
-                    }
-                }
-                None => self.remove_flows(&channel, effects),
-            }
-            if let Some(channel) = self.channels.get_mut(number) {
-                channel.flows_until = until;
+            let (directions, peer) = match form {
+                FlowForm::Allocation => (&[Direction::ToPeer][..], None),
+                FlowForm::Permission { peer } => (&Direction::BOTH[..], Some(peer)),
+                FlowForm::Channel { peer, .. } => (&Direction::BOTH[..], Some(peer.0.ip())),
+            };
+            for &direction in directions {
+                let id = FlowId { direction, five_tuple: self.origin.five_tuple, relayed, form };
+                effects.outputs.push_back(match end {
+                    Some(expires) => Output::InstallFlow(Flow {
+                        id,
+                        allocation: self.origin.id,
+                        expires,
+                        hairpin: peer.and_then(|peer| own.hairpin(relayed, peer)),
+                        meter,
+                    }),
+                    None => Output::RemoveFlow(id),
+                });
             }
         }
     }
 
-    fn remove_flows(&self, channel: &Channel, effects: &mut Effects) {
-        let relayed = self.relayed(Family::of(channel.peer.0.ip()));
-        if let (Some(relayed), Some(_)) = (relayed, channel.flows_until) {
-            effects.outputs.extend(self.flows_of(channel, relayed).map(Output::RemoveFlow));
+    /// When a flow ends that there is or might be now: with the first of what it is made for to end.
+    fn flow_end(&self, family: Family, form: FlowForm) -> Option<BootNanos> {
+        let relayed = self.relayed[index(family)].as_ref()?;
+        let permitted = |peer| relayed.permissions.expires(peer).map(|end| end.min(relayed.expires));
+        match form {
+            FlowForm::Allocation => Some(relayed.expires),
+            FlowForm::Permission { peer } => permitted(peer),
+            FlowForm::Channel { peer, number } => {
+                let channel = self.channels.get(number)?;
+                permitted(peer.0.ip()).map(|end| end.min(channel.expires))
+            }
         }
-    }
-
-    fn flows_of(&self, channel: &Channel, relayed: RelayedAddr) -> [FlowId; 2] {
-        let five_tuple = self.origin.five_tuple;
-        let form = FlowForm::Channel { peer: channel.peer, number: channel.number };
-        [Direction::ToPeer, Direction::ToClient].map(|direction| FlowId {
-            direction,
-            five_tuple,
-            relayed,
-            form,
-        })
     }
 
     /// The relayed address of a family.
@@ -338,8 +392,8 @@ fn shown((address, expires): (RelayedAddr, BootNanos), own: &OwnAddresses) -> Se
 pub(super) struct Ended {
     /// Free now.
     pub(super) relayed: RelayedAddr,
-    /// Whose quota the allocation counted towards, if it ended with this address.
-    pub(super) last_of: Option<Arc<str>>,
+    /// What the allocation leaves, if it ended with this address: whose quota it counted towards, and its meter.
+    pub(super) last_of: Option<(Arc<str>, Meter)>,
 }
 
 /// Live allocations, by each of their names.
@@ -368,14 +422,15 @@ impl Allocations {
         effects: &mut Effects,
     ) -> Option<Ended> {
         let allocation = self.by_id.get_mut(&id)?;
-        let relayed = allocation.end_relayed(family, now, reason, effects)?;
+        let relayed = allocation.end_relayed(family, now, reason, own, effects)?;
         self.by_relayed.remove(&relayed);
         let mut last_of = None;
         if allocation.relayed_addresses().next().is_none()
-            && let Some(allocation) = self.by_id.remove(&id)
+            && let Some(mut allocation) = self.by_id.remove(&id)
         {
             self.by_five_tuple.remove(&allocation.origin.five_tuple);
-            last_of = Some(allocation.origin.quota_user.clone());
+            let meter = std::mem::replace(&mut allocation.meter, Meter::Unlimited);
+            last_of = Some((allocation.origin.quota_user.clone(), meter));
             let record = allocation.record(realm, own, now, reason);
             effects.outputs.push_back(Output::Event(Event::AllocationEnded(Box::new(record))));
         }

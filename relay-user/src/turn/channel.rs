@@ -17,8 +17,6 @@ pub(super) struct Channel {
     /// The peer is a relayed transport address of this server.
     pub(super) hairpin: bool,
     pub(super) expires: BootNanos,
-    /// The end of the flows that are installed for it, if they are.
-    pub(super) flows_until: Option<BootNanos>,
 }
 
 /// Live channel bindings, by number and by peer.
@@ -53,7 +51,7 @@ impl Channels {
         if let Some(channel) = self.by_number.get_mut(&number) {
             return Some(std::mem::replace(&mut channel.expires, expires));
         }
-        self.by_number.insert(number, Channel { number, peer, hairpin, expires, flows_until: None });
+        self.by_number.insert(number, Channel { number, peer, hairpin, expires });
         self.by_peer.insert(peer, number);
         None
     }
@@ -62,10 +60,6 @@ impl Channels {
         let channel = self.by_number.remove(&number)?;
         self.by_peer.remove(&channel.peer);
         Some(channel)
-    }
-
-    pub(super) fn get_mut(&mut self, number: ChannelNumber) -> Option<&mut Channel> {
-        self.by_number.get_mut(&number)
     }
 
     pub(super) fn get(&self, number: ChannelNumber) -> Option<&Channel> {
@@ -77,16 +71,16 @@ impl Channels {
         self.by_peer.get(&peer).copied()
     }
 
-    /// The numbers that are bound to any port of the peer's address.
-    pub(super) fn numbers_of_ip(&self, ip: IpAddr) -> Vec<ChannelNumber> {
+    /// What is bound to any port of the peer's address.
+    pub(super) fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = (PeerAddr, ChannelNumber)> + '_ {
         let port = |port| PeerAddr(SocketAddr::new(ip, port));
-        self.by_peer.range(port(0)..=port(u16::MAX)).map(|(_, &number)| number).collect()
+        self.by_peer.range(port(0)..=port(u16::MAX)).map(|(&peer, &number)| (peer, number))
     }
 
-    /// The numbers that are bound to peers of this family.
-    pub(super) fn numbers_of_family(&self, family: Family) -> Vec<ChannelNumber> {
-        let of_family = self.by_peer.iter().filter(|(peer, _)| Family::of(peer.0.ip()) == family);
-        of_family.map(|(_, &number)| number).collect()
+    /// What is bound to peers of this family.
+    pub(super) fn of_family(&self, family: Family) -> impl Iterator<Item = (PeerAddr, ChannelNumber)> + '_ {
+        let all = self.by_peer.iter().map(|(&peer, &number)| (peer, number));
+        all.filter(move |(peer, _)| Family::of(peer.0.ip()) == family)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> + '_ {

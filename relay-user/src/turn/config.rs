@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use relay_common::meter::Rate;
 
 use super::{address::Family, opaque_string::opaque_string, policy::PeerPolicy};
 
@@ -46,6 +47,9 @@ pub struct Config {
     /// A bound peer's permission ends after the permission lifetime, as RFC 8656 section 9 has it, and not
     /// with its channel.
     pub strict_permissions: bool,
+    /// Clients of this server may be peers of each other: data goes from one relayed address to another inside. If not,
+    /// relayed addresses and their external forms are refused as peers like any other address of the host.
+    pub hairpin: bool,
     /// Clients may bind channels 0x5000 to 0x7FFF too, as RFC 5766 section 11 had it.
     pub rfc5766_channels: bool,
     /// Who may be a peer.
@@ -81,13 +85,33 @@ pub struct Limits {
     pub channels: u32,
     /// Application bytes per second of one allocation, both directions together: what exceeds it is dropped.
     pub bytes_per_second: u64,
-    /// Application bytes that may come at once on top of that rate: at least one datagram's 65,535. Zero for a
-    /// quarter of a second's worth.
+    /// Application bytes that may come at once on top of that rate: at least one datagram's 65,535 and 20 ms' worth.
+    /// Zero for a quarter of a second's worth.
     pub burst: u64,
     /// Responses per second to unauthenticated requests of one source (IPv4 address, IPv6 /64).
     pub unauthenticated_per_second: u32,
     /// ICMP errors per second that the server makes (TTL used up, packet too big); zero to make none.
     pub icmp_per_second: u32,
+}
+
+impl Limits {
+    /// Of [`bytes_per_second`](Self::bytes_per_second) with its burst: the rate that the core and the kernel program hold
+    /// each allocation to. `None`: no limit.
+    pub const fn rate(&self) -> Option<Rate> {
+        match (self.bytes_per_second, self.burst) {
+            (0, _) => None,
+            (per_second, 0) => Some(Rate::new(per_second, per_second / 4)),
+            (per_second, burst) => Some(Rate::new(per_second, burst)),
+        }
+    }
+
+    /// ICMP errors that the server makes, each of them one unit, and up to a second's worth at once. `None`: it makes none.
+    pub(super) const fn icmp_rate(&self) -> Option<Rate> {
+        match self.icmp_per_second {
+            0 => None,
+            per_second => Some(Rate { per_byte: (SECOND << 16).div_ceil(per_second as u64), burst: SECOND }),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -193,6 +217,9 @@ pub enum ConfigError {
 /// The longest realm with which a 401 (20 bytes of header, 24 of ERROR-CODE, 40 of NONCE, 12 of
 /// PASSWORD-ALGORITHMS, 8 of FINGERPRINT, 4 before the realm) has at most 160 bytes.
 pub const MAX_REALM_LEN: usize = 52;
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
 /// The longest that a nonce may be good for (RFC 8656 section 5).
 const MAX_NONCE_LIFETIME: Duration = Duration::from_secs(3600);

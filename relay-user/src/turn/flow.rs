@@ -20,8 +20,13 @@ pub enum Direction {
     ToClient,
 }
 
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::ToPeer, Self::ToClient];
+}
+
 /// Names a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId {
     /// Which way.
     pub direction: Direction,

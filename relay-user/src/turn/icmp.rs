@@ -7,7 +7,6 @@ use relay_common::{checksum, clock::BootNanos};
 
 use super::{
     address::{Family, PeerAddr, RelayedAddr},
-    bandwidth::Rate,
     drops::DropReason,
     ip::{IpHeader, IpMeta},
     output::Output,
@@ -157,10 +156,9 @@ impl Server {
         if !is_one_host(destination) || !is_one_host(source) {
             return;
         }
-        let Some(rate) = Rate::of_icmp(&self.config.limits) else { return };
-        if !self.icmp_meter.admit(now, rate, 1) {
-            return;
-        }
+        let Some(rate) = self.config.limits.icmp_rate() else { return };
+        let Some(through) = rate.admit(self.icmp_through, now, 1) else { return };
+        self.icmp_through = through;
         let mut bytes = vec![kind, code, 0, 0];
         bytes.extend(word.to_be_bytes());
         bytes.extend(quote(received));

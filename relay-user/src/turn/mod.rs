@@ -3,7 +3,6 @@
 
 mod address;
 mod allocation;
-mod bandwidth;
 mod channel;
 pub mod channel_data;
 mod config;
@@ -14,6 +13,7 @@ mod icmp;
 mod ip;
 mod ipv4_in_ipv6;
 mod long_term_key;
+mod meters;
 mod nonce;
 mod opaque_string;
 mod output;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     address::{PeerAddr, RelayedAddr},
     config::Config,
+    flow::Hairpin,
     ipv4_in_ipv6::nat64,
     policy::PeerPolicy,
 };
@@ -21,7 +22,8 @@ use super::{
 pub(super) enum Destination {
     /// Somebody else's.
     Peer(PeerAddr),
-    /// A relayed transport address of this server, whether anybody has it or not.
+    /// A relayed transport address of this server, whether anybody has it or not. Unless there are hairpins these are
+    /// [`Own`](Self::Own), too.
     Relayed(RelayedAddr),
     /// Another transport address of this host: nothing for a TURN client.
     Own,
@@ -47,6 +49,7 @@ pub(super) struct OwnAddresses {
     ports: RangeInclusive<u16>,
     external_of: HashMap<IpAddr, IpAddr>,
     relay_of: HashMap<IpAddr, IpAddr>,
+    hairpin: bool,
 }
 
 impl OwnAddresses {
@@ -62,6 +65,7 @@ impl OwnAddresses {
             ports: config.relay_ports.clone(),
             relay_of: external_of.iter().map(|(&relay, &external)| (external, relay)).collect(),
             external_of,
+            hairpin: config.hairpin,
         }
     }
 
@@ -69,7 +73,7 @@ impl OwnAddresses {
     pub(super) fn resolve(&self, address: SocketAddr) -> Destination {
         let ip = self.local_form(address.ip());
         if self.relay.contains(&ip) {
-            if self.ports.contains(&address.port()) {
+            if self.hairpin && self.ports.contains(&address.port()) {
                 Destination::Relayed(RelayedAddr(SocketAddr::new(ip, address.port())))
             } else {
                 Destination::Own
@@ -86,10 +90,18 @@ impl OwnAddresses {
         self.relay_of.get(&ip).copied().unwrap_or(ip)
     }
 
-    /// Whether a client may have this address (in its local form) for a peer. Relay addresses always may be one:
-    /// that is the hairpin.
+    /// Whether a client may have this address (in its local form) for a peer. Relay addresses may be one whatever the
+    /// policy says: that is the hairpin, unless there is none.
     pub(super) fn permits_peer(&self, ip: IpAddr, policy: &PeerPolicy) -> bool {
-        self.relay.contains(&ip) || (!self.is_host(ip) && policy.permits(ip))
+        if self.relay.contains(&ip) { self.hairpin } else { !self.is_host(ip) && policy.permits(ip) }
+    }
+
+    /// What a flow from a relayed address to a peer (in its local form) or back must know of it, if it is a hairpin.
+    pub(super) fn hairpin(&self, relayed: RelayedAddr, peer: IpAddr) -> Option<Hairpin> {
+        self.relay.contains(&peer).then(|| Hairpin {
+            advertised: self.advertised(relayed).ip(),
+            alias: self.external_of.get(&peer).copied(),
+        })
     }
 
     /// Whether packets to this address (in its local form) reach the host and are no hairpin: its own addresses,

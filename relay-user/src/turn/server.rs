@@ -1,6 +1,10 @@
 //! The server: its inputs, its outputs, and the way of a datagram to what handles it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use rand::CryptoRng;
 use relay_common::{
@@ -11,13 +15,13 @@ use relay_common::{
 use super::{
     address::{Family, FiveTuple, PeerAddr, RelayedAddr},
     allocation::{Allocations, Effects, Ended},
-    bandwidth::Meter,
     config::{Config, ConfigError},
     credentials::Credentials,
     drops::{DropReason, Drops},
     flow::AllocationId,
     icmp::{IcmpError, Received},
     ip::IpMeta,
+    meters::Meters,
     nonce::Nonces,
     output::{EndReason, Output},
     own_addresses::OwnAddresses,
@@ -48,14 +52,15 @@ pub struct Server {
     pub(super) reservations: Reservations,
     pub(super) allocations: Allocations,
     pub(super) effects: Effects,
+    pub(super) meters: Meters,
     pub(super) pending: HashMap<RelayedAddr, PendingAllocate>,
     pub(super) last_allocation: AllocationId,
     pub(super) relayed: Relayed,
     pub(super) drops: Drops,
     pub(super) responses: Responses,
     pub(super) strangers: Strangers,
-    /// ICMP errors that the server made.
-    pub(super) icmp_meter: Meter,
+    /// When the ICMP errors that the server made would be through at the rate of their limit.
+    pub(super) icmp_through: BootNanos,
     /// What time it was for people, and when.
     pub(super) wall_clock: (BootNanos, Duration),
 }
@@ -91,18 +96,25 @@ impl Server {
             quotas: Quotas::new(&config.limits),
             reservations: Reservations::default(),
             allocations: Allocations::default(),
-            // The kernel does not know the limit, so what is limited is carried here.
-            effects: Effects::new(config.limits.bytes_per_second == 0),
+            effects: Effects::default(),
+            meters: Meters::new(config.limits.rate()),
             pending: HashMap::new(),
             last_allocation: AllocationId(0),
             relayed: Relayed::default(),
             drops: Drops::new(),
             responses: Responses::new(),
             strangers: Strangers::new(source_key, config.limits.unauthenticated_per_second),
-            icmp_meter: Meter::default(),
+            icmp_through: 0,
             wall_clock: (0, Duration::ZERO),
             config,
         })
+    }
+
+    /// Meters allocations by these words from now on, together with the kernel program: word *n* for those whose
+    /// [`Flow::meter`](super::Flow::meter) is *n*, the first for none. To be called before the first input. An allocation
+    /// that finds no word free, or any allocation where this is never called, has no flows while there is a limit.
+    pub fn share_meters(&mut self, meters: Arc<dyn AsRef<[AtomicU64]> + Send + Sync>) {
+        self.meters.share(meters);
     }
 
     /// A datagram has come to a listener.
@@ -200,6 +212,11 @@ impl Server {
         }
     }
 
+    /// The settings it was made with.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Numbers of live things.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
@@ -241,12 +258,12 @@ impl Server {
                 Timer::Relayed(id, family) => self.end_relayed(deadline, id, family, EndReason::Expired),
                 Timer::Permission(id, ip) => {
                     if let Some(allocation) = self.allocations.get_mut(id) {
-                        allocation.permission_expired(ip, &mut self.effects);
+                        allocation.permission_expired(ip, &self.own, &mut self.effects);
                     }
                 }
                 Timer::Channel(id, number) => {
                     if let Some(allocation) = self.allocations.get_mut(id) {
-                        allocation.channel_expired(number, &mut self.effects);
+                        allocation.channel_expired(number, &self.own, &mut self.effects);
                     }
                 }
                 Timer::Reservation(token) => {
@@ -284,8 +301,9 @@ impl Server {
         let ended = self.allocations.end_relayed(id, family, (now, reason), names, &mut self.effects);
         if let Some(Ended { relayed, last_of }) = ended {
             self.ports.release(relayed);
-            if let Some(quota_user) = last_of {
+            if let Some((quota_user, meter)) = last_of {
                 self.quotas.release(&quota_user, 1);
+                self.meters.release(&meter);
             }
         }
     }

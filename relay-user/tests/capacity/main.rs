@@ -22,7 +22,7 @@ use wire::{Attribute, Builder, Message};
 const ALLOCATIONS: u32 = 100_000;
 /// Of 16,384 ports each.
 const RELAY_ADDRESSES: u8 = 7;
-/// With one permission and one channel, room to grow included. It takes some 2,750.
+/// With one permission and one channel, room to grow included. It takes some 2,550.
 const MOST_BYTES: usize = 4096;
 
 struct World {

@@ -134,6 +134,7 @@ async fn start() -> Driver {
         min_ipv6_mtu: 1280,
         strict_permissions: false,
         strict_expiry: false,
+        hairpin: true,
         rfc5766_channels: false,
         policy: PeerPolicy::new(
             vec!["198.18.0.0/15".parse().unwrap(), "fd00::/16".parse().unwrap()],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use relay_user::turn::{EndReason, Event, OpenError, Output};
+use relay_user::turn::{EndReason, Event, FlowForm, OpenError, Output};
 
 use crate::{
     pair::{CHANNEL, PEER, Pair, RELAY_IP, SECOND, seconds},
@@ -276,7 +276,8 @@ fn turn_063_dp_069_a_port_given_again_has_no_permission_or_channel_of_its_last_o
     assert_eq!(pair.allocate(second), relayed);
     assert!(pair.peer_sends(relayed, PEER, b"x").outputs.is_empty());
     assert!(pair.channel_data(second, CHANNEL, b"x").outputs.is_empty());
-    assert!(pair.flows.is_empty());
+    let flows: Vec<_> = pair.flows.keys().map(|flow| (flow.five_tuple, flow.form)).collect();
+    assert_eq!(flows, [(pair.clients[second].five_tuple, FlowForm::Allocation)]);
 }
 
 #[test]

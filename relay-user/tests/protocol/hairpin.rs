@@ -1,9 +1,11 @@
 //! Peers that are relayed transport addresses of this same server: data stays inside.
 
-use relay_user::turn::{Relayed, Traffic};
+use std::net::IpAddr;
+
+use relay_user::turn::{FlowForm, Hairpin, Relayed, Traffic};
 
 use crate::{
-    pair::{CHANNEL, HOST_IP, LISTENER, Pair, RELAY_IP},
+    pair::{CHANNEL, HOST_IP, LISTENER, PEER, Pair, RELAY_IP},
     wire,
 };
 
@@ -59,11 +61,81 @@ fn dp_041_channels_meet_and_flows_name_local_addresses() {
     assert_eq!(happened.to_client().next().unwrap().0, pair.clients[b].five_tuple);
     assert_eq!(pair.channel_data(b, 0x4abc, b"pong").datagram(), wire::channel_data(CHANNEL, b"pong"));
 
-    assert_eq!(pair.flows.len(), 4);
-    for flow in pair.flows.keys().map(|id| pair.flows[id]) {
-        assert!(flow.hairpin);
-        assert_eq!(flow.id.peer.0.ip().to_string(), RELAY_IP);
+    assert_eq!(pair.flow_counts(), [2, 4, 4]);
+    for flow in pair.flows.values() {
+        let peer = match flow.id.form {
+            FlowForm::Channel { peer, .. } => peer.0.ip(),
+            FlowForm::Permission { peer } => peer,
+            FlowForm::Allocation => {
+                assert_eq!(flow.hairpin, None);
+                continue;
+            }
+        };
+        assert_eq!(peer, RELAY_IP.parse::<IpAddr>().unwrap());
+        let external = EXTERNAL.parse().unwrap();
+        assert_eq!(flow.hairpin, Some(Hairpin { advertised: external, alias: Some(external) }));
     }
+}
+
+/// Two relay addresses, of which only the first is mapped to an external one.
+#[test]
+fn dp_041_a_flow_says_how_sender_and_peer_are_known_outside() {
+    const UNMAPPED: &str = "192.0.2.2";
+    let mut pair = Pair::with(|config| {
+        config.relay_addresses.push(UNMAPPED.parse().unwrap());
+        config.external_addresses.insert(RELAY_IP.parse().unwrap(), EXTERNAL.parse().unwrap());
+    });
+    let (mut mapped, mut unmapped) = (None, None);
+    for port in 4000..4100 {
+        let client = pair.add_client(&format!("203.0.113.9:{port}"));
+        let relayed = pair.allocate(client).ip().to_string();
+        *(if relayed == EXTERNAL { &mut mapped } else { &mut unmapped }) = Some(client);
+    }
+    let (mapped, unmapped) = (mapped.unwrap(), unmapped.unwrap());
+    pair.flows.clear();
+    // The address, not the port, makes a hairpin of a permission.
+    assert!(pair.permit(mapped, &format!("{UNMAPPED}:1")).is_success());
+    assert!(pair.permit(unmapped, &format!("{EXTERNAL}:1")).is_success());
+    assert!(pair.permit(unmapped, "8.8.8.8:1").is_success());
+    let external = EXTERNAL.parse().unwrap();
+    for flow in pair.flows.values() {
+        let FlowForm::Permission { peer } = flow.id.form else { panic!("{flow:?}") };
+        let expected = match (flow.id.relayed.0.ip().to_string().as_str(), peer.to_string().as_str()) {
+            (RELAY_IP, UNMAPPED) => Some(Hairpin { advertised: external, alias: None }),
+            (UNMAPPED, RELAY_IP) => {
+                Some(Hairpin { advertised: UNMAPPED.parse().unwrap(), alias: Some(external) })
+            }
+            (UNMAPPED, "8.8.8.8") => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(flow.hairpin, expected);
+    }
+    assert_eq!(pair.flows.len(), 6);
+}
+
+#[test]
+fn dp_028_without_hairpins_relayed_addresses_are_no_peers_either() {
+    let mut pair = Pair::with(|config| {
+        config.hairpin = false;
+        config.external_addresses.insert(RELAY_IP.parse().unwrap(), EXTERNAL.parse().unwrap());
+    });
+    let b = pair.add_client("203.0.113.2:4000");
+    let relayed_a = pair.allocate(0);
+    let relayed_b = pair.allocate(b).to_string();
+    assert!(pair.permit(0, PEER).is_success());
+    let flows = pair.flows.clone();
+    for own in [relayed_b.clone(), local(&relayed_b), format!("{RELAY_IP}:22"), relayed_a.to_string()] {
+        assert_eq!(pair.permit(0, &own).error(), 403, "{own}");
+        let among_others = [wire::peer(PEER), wire::peer(&own)];
+        assert_eq!(pair.request(0, wire::CREATE_PERMISSION, &among_others).error(), 403, "{own}");
+        assert_eq!(pair.bind(0, CHANNEL, &own).error(), 403, "{own}");
+        assert!(pair.send(0, &own, b"x").outputs.is_empty(), "{own}");
+        let to = local(&relayed_a.to_string()).parse().unwrap();
+        assert!(pair.peer_sends(to, &own, b"x").outputs.is_empty(), "{own}");
+    }
+    assert_eq!(pair.drops("own_address"), 8);
+    assert_eq!(pair.flows, flows);
+    assert_eq!(pair.send(0, PEER, b"x").to_peer().2, b"x", "others are peers as ever");
 }
 
 #[test]

@@ -4,14 +4,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use ipnet::IpNet;
 use rand::{SeedableRng, rngs::StdRng};
 use relay_user::turn::{
-    ClientAddr, Config, Credentials, Event, FiveTuple, Flow, FlowId, IpMeta, Lifetimes, Limits, OpenError,
-    Output, PeerAddr, PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
+    ClientAddr, Config, Credentials, Event, FiveTuple, Flow, FlowForm, FlowId, IpMeta, Lifetimes, Limits,
+    OpenError, Output, PeerAddr, PeerPolicy, RelayedAddr, Server, ServerAddr, Transport,
 };
 
 use crate::wire::{self, Attribute, Builder, Message};
@@ -51,6 +52,7 @@ pub fn config() -> Config {
         min_ipv6_mtu: 1280,
         strict_expiry: false,
         strict_permissions: false,
+        hairpin: true,
         rfc5766_channels: false,
         policy: PeerPolicy::default(),
     }
@@ -147,6 +149,13 @@ impl Pair {
         };
         pair.add_client("203.0.113.1:4000");
         pair
+    }
+
+    /// Shares so many meters with a kernel, the first of which is nobody's. To be called at once.
+    pub fn share_meters(&mut self, words: usize) -> Arc<Vec<AtomicU64>> {
+        let words: Arc<Vec<_>> = Arc::new((0..words).map(|_| AtomicU64::new(0)).collect());
+        self.server.share_meters(words.clone());
+        words
     }
 
     /// A client of the first user; returns its number. The first one is there from the beginning.
@@ -353,6 +362,16 @@ impl Pair {
     }
 
     // What can be seen.
+
+    /// How many flows are installed: of allocations, of permissions, of channels.
+    pub fn flow_counts(&self) -> [usize; 3] {
+        let count = |is: fn(&FlowForm) -> bool| self.flows.keys().filter(|id| is(&id.form)).count();
+        [
+            count(|form| matches!(form, FlowForm::Allocation)),
+            count(|form| matches!(form, FlowForm::Permission { .. })),
+            count(|form| matches!(form, FlowForm::Channel { .. })),
+        ]
+    }
 
     pub fn drops(&self, reason: &str) -> u64 {
         self.server.drops().find(|&(name, _)| name == reason).expect("a reason there is").1

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proptest::{collection::vec, prelude::*};
-use relay_user::turn::{Direction, Family, Output};
+use relay_user::turn::{ChannelNumber, Direction, Family, FlowForm, FlowId, Output, PeerAddr, RelayedAddr};
 
 use crate::{
     dual_stack::dual_stack,
@@ -477,29 +477,35 @@ impl World {
             relayed.extend(session.relayed.iter().map(|relayed| relayed.address));
             deadlines.extend(addresses.iter().map(|&(_, expires)| expires));
             deadlines.extend(granted.permissions.values());
-            for (number, (peer, expires)) in &granted.channels {
-                deadlines.insert(*expires);
+            let mut add = |relayed: SocketAddr, form, until| {
+                let relayed = RelayedAddr(relayed);
+                let directions =
+                    if form == FlowForm::Allocation { &Direction::BOTH[..1] } else { &Direction::BOTH };
+                for &direction in directions {
+                    flows.insert(FlowId { direction, five_tuple, relayed, form }, until);
+                }
+            };
+            for &(relayed, expires) in granted.relayed.values() {
+                add(relayed, FlowForm::Allocation, expires);
+            }
+            for (&peer, &expires) in &granted.permissions {
+                let (relayed, end) = granted.relayed[&Family::of(peer)];
+                add(relayed, FlowForm::Permission { peer }, expires.min(end));
+            }
+            for (&number, &(peer, expires)) in &granted.channels {
+                deadlines.insert(expires);
                 if let Some(permission) = granted.permissions.get(&peer.ip()) {
                     let (relayed, end) = granted.relayed[&Family::of(peer.ip())];
-                    let until = (*expires).min(*permission).min(end);
-                    for direction in [Direction::ToPeer, Direction::ToClient] {
-                        flows.insert((five_tuple, *number, *peer, relayed, direction), until);
-                    }
+                    let number = ChannelNumber::new(number).expect("as the core said");
+                    let form = FlowForm::Channel { peer: PeerAddr(peer), number };
+                    add(relayed, form, expires.min(*permission).min(end));
                 }
             }
         }
         assert_eq!(sessions.len(), self.granted.iter().flatten().count());
         assert_eq!(self.pair.open, relayed, "every open relayed address is somebody's");
-        let installed: BTreeMap<_, _> = self
-            .pair
-            .flows
-            .values()
-            .map(|flow| {
-                let id = flow.id;
-                let name = (id.five_tuple, id.channel.get(), id.peer.0, id.relayed.0, id.direction);
-                (name, flow.expires)
-            })
-            .collect();
+        let installed: BTreeMap<_, _> =
+            self.pair.flows.iter().map(|(&id, flow)| (id, flow.expires)).collect();
         assert_eq!(installed, flows);
         assert_eq!(self.pair.server.poll_timeout(), deadlines.first().copied());
         assert!(deadlines.first().is_none_or(|&next| next > now));

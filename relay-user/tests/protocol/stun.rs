@@ -160,13 +160,32 @@ fn stun_050_051_wrong_fingerprint_is_discarded_and_none_is_needed() {
     assert_eq!(pair.drops("fingerprint"), 1);
 
     pair.allocate(0);
+    let mut refresh = Builder::new(wire::REQUEST, wire::REFRESH, [2; 12]).fingerprint().build();
+    *refresh.last_mut().unwrap() ^= 1;
+    assert!(pair.deliver(0, &refresh).outputs.is_empty());
+    assert_eq!(pair.drops("fingerprint"), 2);
+}
+
+/// The kernel program, which carries most of them, does not go through their data.
+#[test]
+fn stun_049_050_of_a_send_indications_fingerprint_only_place_and_length_count() {
+    let mut pair = Pair::new();
+    pair.allocate(0);
     pair.permit(0, PEER);
+    let send = |attributes: &[wire::Attribute]| {
+        Builder::new(wire::INDICATION, wire::SEND, [3; 12]).attributes(attributes)
+    };
     let attributes = [wire::data(b"x"), wire::peer(PEER), wire::software()];
-    let send = Builder::new(wire::INDICATION, wire::SEND, [3; 12]).attributes(&attributes);
-    let mut message = send.fingerprint().build();
+    let mut message = send(&attributes).fingerprint().build();
     assert_eq!(pair.deliver(0, &message).to_peer().2, b"x");
     *message.last_mut().unwrap() ^= 1;
-    assert!(pair.deliver(0, &message).outputs.is_empty());
+    assert_eq!(pair.deliver(0, &message).to_peer().2, b"x", "the value is not computed");
+
+    let last = send(&attributes).attribute(&(0x8028, vec![0; 5])).build();
+    assert!(pair.deliver(0, &last).outputs.is_empty());
+    let early = [wire::data(b"x"), (0x8028, vec![0; 4]), wire::peer(PEER)];
+    assert!(pair.deliver(0, &send(&early).build()).outputs.is_empty());
+    assert_eq!(pair.drops("fingerprint"), 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod adversity;
 mod ask;
 mod check;
 mod clients;
+mod kernel;
 mod model;
 #[expect(dead_code, reason = "shared with the protocol tests, which use all of it")]
 #[path = "../protocol/pair.rs"]

@@ -8,6 +8,7 @@ use relay_user::turn::{IcmpError, PeerAddr, RelayedAddr};
 use crate::{
     check,
     clients::CHANNELS,
+    kernel,
     model::Route,
     pair::Happened,
     wire::{self, Builder, Message},
@@ -23,7 +24,8 @@ impl World {
             _ => *CHANNELS.choose(&mut self.rng).unwrap(),
         };
         let route = self.model.route_channel(from, number);
-        check::fast_path_agrees(self, from, number, &route);
+        let fast = kernel::channel_data(self, from, number);
+        check::fast_path_agrees(self, fast, &route);
         let happened = self.deliver(from, &wire::channel_data(number, b"data"));
         self.assert_routed(&route, &happened, "channel data");
     }
@@ -34,6 +36,8 @@ impl World {
         let send = Builder::new(wire::INDICATION, wire::SEND, transaction)
             .attributes(&[wire::peer_address(peer), wire::data(b"data")]);
         let route = self.model.route_send(from, peer);
+        let fast = kernel::send(self, from, peer);
+        check::fast_path_agrees(self, fast, &route);
         let happened = self.deliver(from, &send.build());
         self.assert_routed(&route, &happened, "send");
     }
@@ -41,6 +45,8 @@ impl World {
     pub fn peer_sends(&mut self, client: usize) {
         let Some((relayed, peer)) = self.peer_of(client) else { return };
         let route = self.model.route_from_peer(relayed, peer);
+        let fast = kernel::from_peer(self, relayed, peer);
+        check::fast_path_agrees(self, fast, &route);
         let happened = self.pair.peer_sends(relayed, &peer.to_string(), b"data");
         self.assert_routed(&route, &happened, "from peer");
     }

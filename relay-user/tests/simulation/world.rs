@@ -69,8 +69,13 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let rules = rules(&mut rng);
+        let mut pair = Pair::with(|config| configure(config, &rules));
+        if let Some(meters) = rules.meters {
+            // The first is nobody's.
+            pair.share_meters(1 + meters);
+        }
         let mut world = Self {
-            pair: Pair::with(|config| configure(config, &rules)),
+            pair,
             model: Model::new(rules),
             rng,
             clients: Vec::new(),
@@ -337,7 +342,8 @@ fn rules(rng: &mut SmallRng) -> Rules {
         allocations_per_user: limit(rng, 0.2, 2, 4),
         permissions: limit(rng, 0.3, 2, 5).min(1024),
         channels: limit(rng, 0.3, 1, 4).min(1024),
-        no_flows: rng.random_bool(0.05),
+        meters: rng.random_bool(0.2).then(|| rng.random_range(0..CLIENTS)),
+        hairpin: rng.random_bool(0.9),
         shy: rng.random_bool(0.1),
         redirected: if is_redirected { vec![relay_user::turn::Family::V4] } else { vec![] },
     }
@@ -363,7 +369,8 @@ fn configure(config: &mut Config, rules: &Rules) {
     config.limits.allocations_per_user = or_none(rules.allocations_per_user);
     config.limits.permissions = rules.permissions as u32;
     config.limits.channels = rules.channels as u32;
-    config.limits.bytes_per_second = if rules.no_flows { 1_000_000 } else { 0 };
+    config.limits.bytes_per_second = if rules.meters.is_some() { 1_000_000 } else { 0 };
+    config.hairpin = rules.hairpin;
     config.limits.unauthenticated_per_second = if rules.shy { 2 } else { 0 };
     if !rules.redirected.is_empty() {
         config.alternate_servers = vec!["198.51.100.9:3478".parse().unwrap()];

@@ -45,6 +45,7 @@ impl Settings {
             max_flows: file.max_flows,
             admin_socket: file.admin_socket.map(Into::into),
             bpffs: file.bpffs.map(Into::into),
+            hairpin: file.hairpin,
             strict_permissions: file.strict_permissions,
             rfc5766_channels: file.rfc5766_channels,
             log_addresses: file.log_addresses,
@@ -88,6 +89,7 @@ struct File {
     max_flows: Option<NonZeroU32>,
     admin_socket: Option<String>,
     bpffs: Option<String>,
+    hairpin: Option<bool>,
     strict_permissions: Option<bool>,
     rfc5766_channels: Option<bool>,
     log_addresses: Option<bool>,
@@ -99,7 +101,7 @@ struct File {
 }
 
 /// The names of [`File`]'s keys.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "interfaces",
     "listen",
     "relay_address",
@@ -117,6 +119,7 @@ const KEYS: [&str; 25] = [
     "max_flows",
     "admin_socket",
     "bpffs",
+    "hairpin",
     "strict_permissions",
     "rfc5766_channels",
     "log_addresses",
@@ -385,6 +388,7 @@ mod tests {
             max_flows = 1000
             admin_socket = "/tmp/a.sock"
             bpffs = "/tmp/bpf"
+            hairpin = false
             strict_permissions = true
             rfc5766_channels = true
             log_addresses = true
@@ -427,7 +431,7 @@ mod tests {
         assert_eq!(settings.log_format, Some(super::super::LogFormat::Json));
         assert_eq!(settings.auth_secret[1].value.0, "fedcba9876543210");
         assert_eq!(settings.auth_secret_file.unwrap().value, Path::new("/etc/turnpike/secret"));
-        assert_eq!(settings.strict_expiry, Some(true));
+        assert_eq!((settings.strict_expiry, settings.hairpin), (Some(true), Some(false)));
         assert_eq!(settings.min_ipv6_mtu.unwrap().value, 1400);
         assert_eq!(settings.software.unwrap().0.as_deref(), Some("relay"));
         let limits = LimitSettings {

@@ -72,6 +72,8 @@ pub struct Configuration {
     pub admin_socket: PathBuf,
     /// Mount point of the bpffs for the pins.
     pub bpffs: PathBuf,
+    /// Whether clients of this server may be each other's peers.
+    pub hairpin: bool,
     /// Whether a channel's peer loses its permission after the permission's own lifetime.
     pub strict_permissions: bool,
     /// Whether clients may bind channels above 0x4FFF, as RFC 5766 allowed.
@@ -138,6 +140,8 @@ pub struct Settings {
     pub admin_socket: Option<PathBuf>,
     /// `bpffs`.
     pub bpffs: Option<PathBuf>,
+    /// `hairpin`, `--no-hairpin`.
+    pub hairpin: Option<bool>,
     /// `strict_permissions`.
     pub strict_permissions: Option<bool>,
     /// `rfc5766_channels`.
@@ -180,6 +184,7 @@ impl Settings {
             max_flows: self.max_flows.or(other.max_flows),
             admin_socket: self.admin_socket.or(other.admin_socket),
             bpffs: self.bpffs.or(other.bpffs),
+            hairpin: self.hairpin.or(other.hairpin),
             strict_permissions: self.strict_permissions.or(other.strict_permissions),
             rfc5766_channels: self.rfc5766_channels.or(other.rfc5766_channels),
             log_addresses: self.log_addresses.or(other.log_addresses),

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::turn::{AllocationId, Direction};
 
+/// The index of a flow that counts nothing.
+pub(super) const UNCOUNTED: u32 = 0;
+
 /// The flow counters: one word in the kernel for each flow, added up by differences.
 ///
 /// A removed flow's counter is read for a last time only when no packet can be under way any more, and not
@@ -47,11 +50,11 @@ struct Account {
 }
 
 impl<W: Words> Counters<W> {
-    /// Counters in the first `limit` of `words`.
+    /// Counters in the first `limit` of `words`, but for the very first, which counts nothing.
     pub(super) fn new(words: W, limit: u32) -> Self {
         Self {
             words,
-            slots: Slots::new(0, limit),
+            slots: Slots::new(UNCOUNTED + 1, limit),
             counted: Vec::new(),
             accounts: HashMap::new(),
             totals: Relayed::default(),
@@ -69,12 +72,6 @@ impl<W: Words> Counters<W> {
         self.counted[index] = Some(Counted { counts_for, last });
         self.accounts.entry(counts_for.allocation).or_default().slots.push(slot);
         Some(slot)
-    }
-
-    /// Gives up a counter that no packet was ever counted by.
-    pub(super) fn cancel(&mut self, slot: u32) {
-        self.settle(slot);
-        self.slots.put_back(slot);
     }
 
     /// Gives up the counter of a flow that is no longer in the flow table.
@@ -216,8 +213,8 @@ mod tests {
 
     #[test]
     fn packets_under_way_when_a_flow_ends_are_counted_for_its_allocation() {
-        let words = Memory::used_counters(1);
-        let mut counters = Counters::new(words.clone(), 1);
+        let words = Memory::used_counters(2);
+        let mut counters = Counters::new(words.clone(), 2);
         let slot = counters.open(counts_for(ALICE, Direction::ToPeer, false)).unwrap();
         words.count(slot, 10);
         counters.close(slot, 0);

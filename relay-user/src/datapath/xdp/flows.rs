@@ -1,65 +1,72 @@
-//! The flow table: which flows the kernel knows, and the counter and next hop that each of them has.
+//! The flow table: which flows the kernel knows, and the counter and path that each of them has.
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    io, iter,
+    net::SocketAddr,
 };
 
-use relay_common::{
-    clock::BootNanos,
-    flow::{FlowKeyV4, FlowV4},
-    next_hop::NextHop,
-};
+use relay_common::{clock::BootNanos, flow::FlowEntry};
 
 use super::{
-    super::{InstallError, encode},
-    counters::{Counters, CountsFor},
-    next_hops::{NextHopTable, Resolve},
+    super::{
+        InstallError,
+        encode::{self, Indices, Key},
+    },
+    counters::{Counters, CountsFor, UNCOUNTED},
+    paths::{PathTable, Resolve},
     ports::Ports,
     words::Words,
 };
-use crate::turn::{Direction, Flow, FlowId};
+use crate::turn::{Flow, FlowForm, FlowId};
 
-/// `FLOWS_V4`, the kernel's side of the table.
+/// `FLOWS_V4` and `FLOWS_V6`, the kernel's side of the table.
 pub(super) trait FlowMap {
     /// Adds an entry or replaces the one under the same key.
-    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()>;
+    fn insert(&mut self, key: &Key, entry: &FlowEntry) -> io::Result<()>;
     /// Removes an entry; `ENOENT` if there is none.
-    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()>;
+    fn remove(&mut self, key: &Key) -> io::Result<()>;
 }
 
 /// Flows and endpoints, as installed.
 pub(super) struct FlowTable<M, W, R> {
     map: M,
     pub(super) counters: Counters<W>,
-    pub(super) next_hops: NextHopTable<R>,
+    pub(super) paths: PathTable<R>,
     ports: Ports<W>,
     max_flows: u32,
     flows: HashMap<FlowId, Installed>,
-    by_key: HashMap<FlowKeyV4, FlowId>,
-    relayed: HashSet<SocketAddrV4>,
+    by_key: HashMap<Key, FlowId>,
+    relayed: HashSet<SocketAddr>,
 }
 
+/// A flow's place in the maps.
 #[derive(Clone, Copy)]
 struct Installed {
-    key: FlowKeyV4,
+    key: Key,
+    alias: Option<Key>,
     counter: u32,
-    next_hop: u32,
+    path: u32,
+}
+
+impl Installed {
+    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        iter::once(self.key).chain(self.alias)
+    }
 }
 
 impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
     pub(super) fn new(
         map: M,
         counters: Counters<W>,
-        next_hops: NextHopTable<R>,
+        paths: PathTable<R>,
         ports: Ports<W>,
         max_flows: u32,
     ) -> Self {
         Self {
             map,
             counters,
-            next_hops,
+            paths,
             ports,
             max_flows,
             flows: HashMap::new(),
@@ -68,71 +75,61 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
     }
 
-    /// Adds a flow or replaces the one of the same id. After an error the kernel has no such flow, neither the
-    /// new one nor an older one that might outlive it. A flow with an IPv6 address is the slow path's, which is
-    /// no error: the program passes everything on that it has no entry for.
+    /// Adds a flow or replaces the one of the same id, in place. After an error the kernel has no such flow under any
+    /// of its keys, neither the new one nor an older one that might outlive it.
     pub(super) fn install(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
-        let Some(key) = encode::flow_key_v4(&flow.id) else { return Ok(()) };
-        // The channel or the peer's address now belongs to another binding: its entry is replaced in place.
-        if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
-            self.retire(&other, now);
+        // The channel or the peer's address now belongs to another binding.
+        for key in encode::keys(flow) {
+            if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
+                self.remove(&other, now);
+            }
         }
         let old = self.flows.get(&flow.id).copied();
-        let new = match old {
-            Some(installed) if self.counters.counts_for(installed.counter) == Some(counts_for(flow)) => {
-                installed
+        let new = match self.prepare(flow, old, now) {
+            Ok(new) => new,
+            Err(error) => {
+                self.remove(&flow.id, now);
+                return Err(error);
             }
-            _ => match self.prepare(flow, key, now) {
-                Ok(prepared) => prepared,
-                Err(error) => {
-                    self.remove_key(&key);
-                    self.retire(&flow.id, now);
-                    return Err(error);
-                }
-            },
         };
-        let (key, value) =
-            encode::flow_v4(flow, new.counter, new.next_hop).expect("the key is IPv4, so all addresses are");
-        if let Err(error) = self.map.insert(&key, &value) {
-            if old.is_none_or(|old| old.counter != new.counter) {
-                self.counters.cancel(new.counter);
-                self.next_hops.release(new.next_hop);
-            }
-            self.remove_key(&key);
-            self.retire(&flow.id, now);
+        if let Err(error) = self.write(flow, &new) {
+            let fresh = old.is_none_or(|old| old.counter != new.counter);
+            self.undo(&new, fresh, now);
+            self.remove(&flow.id, now);
             return Err(self.refused(error));
         }
-        if let Some(old) = old.filter(|old| old.counter != new.counter) {
-            self.counters.close(old.counter, now);
-            self.next_hops.release(old.next_hop);
+        if let Some(old) = self.flows.insert(flow.id, new) {
+            for key in old.keys().filter(|old| new.keys().all(|new| new != *old)) {
+                self.remove_key(&key);
+            }
+            if old.counter != new.counter {
+                self.close_counter(old.counter, now);
+            }
+            self.paths.release(old.path);
         }
-        self.flows.insert(flow.id, new);
-        self.by_key.insert(key, flow.id);
+        self.by_key.extend(new.keys().map(|key| (key, flow.id)));
         Ok(())
     }
 
     /// Removes a flow; unknown ones are ignored. What it counted stays.
     pub(super) fn remove(&mut self, id: &FlowId, now: BootNanos) {
-        if let Some(key) = self.flows.get(id).map(|installed| installed.key) {
-            self.remove_key(&key);
-            self.retire(id, now);
+        if let Some(installed) = self.flows.remove(id) {
+            self.undo(&installed, true, now);
         }
     }
 
     /// Makes datagrams to a listener ours, if the program can be told.
     pub(super) fn add_listener(&mut self, listener: SocketAddr) -> Result<(), InstallError> {
-        let SocketAddr::V4(listener) = listener else { return Ok(()) };
-        let (key, value) = encode::listener_v4(listener);
-        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        let (key, entry) = encode::listener(listener);
+        self.map.insert(&key, &entry).map_err(|error| self.refused(error))?;
         self.ports.add_listener(listener.port());
         Ok(())
     }
 
     /// Makes datagrams to a relayed transport address ours, likewise.
     pub(super) fn add_relayed(&mut self, relayed: SocketAddr) -> Result<(), InstallError> {
-        let SocketAddr::V4(relayed) = relayed else { return Ok(()) };
-        let (key, value) = encode::relayed_v4(relayed);
-        self.map.insert(&key, &value).map_err(|error| self.refused(error))?;
+        let (key, entry) = encode::relayed(relayed);
+        self.map.insert(&key, &entry).map_err(|error| self.refused(error))?;
         if self.relayed.insert(relayed) {
             self.ports.add_relayed(relayed.port());
         }
@@ -141,45 +138,64 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
 
     /// Ends what [`Self::add_relayed`] began.
     pub(super) fn remove_relayed(&mut self, relayed: SocketAddr) {
-        if let SocketAddr::V4(relayed) = relayed
-            && self.relayed.remove(&relayed)
-        {
+        if self.relayed.remove(&relayed) {
             self.ports.remove_relayed(relayed.port());
-            self.remove_key(&encode::relayed_v4(relayed).0);
+            self.remove_key(&encode::relayed(relayed).0);
         }
     }
 
-    /// Counter and next hop for a flow that has none yet.
-    fn prepare(&mut self, flow: &Flow, key: FlowKeyV4, now: BootNanos) -> Result<Installed, InstallError> {
+    /// The place for a flow: the counter of the `old` one, if that counts for the same, and one more use of a path.
+    fn prepare(
+        &mut self,
+        flow: &Flow,
+        old: Option<Installed>,
+        now: BootNanos,
+    ) -> Result<Installed, InstallError> {
         let full = InstallError::Full { capacity: self.max_flows };
-        if !self.flows.contains_key(&flow.id) && self.flows.len() >= self.max_flows as usize {
+        if old.is_none() && self.flows.len() >= self.max_flows as usize {
             return Err(full);
         }
-        self.next_hops.reclaim(now);
-        let next_hop = match egress(flow) {
-            Some((source, destination)) => match self.next_hops.acquire(source, destination) {
-                Some(index) => index,
-                None => return Err(full),
-            },
-            None => NextHop::NONE,
+        self.paths.reclaim(now);
+        let Some(path) = self.paths.acquire(encode::way(flow)) else { return Err(full) };
+        let counts_for = counts_for(flow);
+        let counter = match (old, counts_for) {
+            (Some(old), _) if self.counters.counts_for(old.counter) == counts_for => Some(old.counter),
+            (_, Some(counts_for)) => self.counters.open(counts_for),
+            (_, None) => Some(UNCOUNTED),
         };
-        let Some(counter) = self.counters.open(counts_for(flow)) else {
-            self.next_hops.release(next_hop);
+        let Some(counter) = counter else {
+            self.paths.release(path);
             return Err(full);
         };
-        Ok(Installed { key, counter, next_hop })
+        let mut keys = encode::keys(flow);
+        let key = keys.next().expect("each flow has a key");
+        Ok(Installed { key, alias: keys.next(), counter, path })
     }
 
-    /// Forgets a flow that is no longer in the map.
-    fn retire(&mut self, id: &FlowId, now: BootNanos) {
-        if let Some(installed) = self.flows.remove(id) {
-            self.by_key.remove(&installed.key);
-            self.counters.close(installed.counter, now);
-            self.next_hops.release(installed.next_hop);
+    fn write(&mut self, flow: &Flow, place: &Installed) -> io::Result<()> {
+        let indices = Indices { counter: place.counter, path: place.path };
+        place.keys().try_for_each(|key| self.map.insert(&key, &encode::entry(flow, &key, indices)))
+    }
+
+    /// Gives up a place and takes its entries, if any, out of the kernel.
+    fn undo(&mut self, place: &Installed, with_counter: bool, now: BootNanos) {
+        for key in place.keys() {
+            self.remove_key(&key);
+            self.by_key.remove(&key);
+        }
+        if with_counter {
+            self.close_counter(place.counter, now);
+        }
+        self.paths.release(place.path);
+    }
+
+    fn close_counter(&mut self, counter: u32, now: BootNanos) {
+        if counter != UNCOUNTED {
+            self.counters.close(counter, now);
         }
     }
 
-    fn remove_key(&mut self, key: &FlowKeyV4) {
+    fn remove_key(&mut self, key: &Key) {
         match self.map.remove(key) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                 tracing::error!("the kernel did not remove a flow, which goes on until it expires: {error}");
@@ -196,37 +212,30 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
     }
 }
 
-fn counts_for(flow: &Flow) -> CountsFor {
-    CountsFor { allocation: flow.allocation, direction: flow.id.direction, hairpin: flow.hairpin }
-}
-
-/// Source and destination of what the flow sends. A hairpin to the peer sends by the receiving allocation's flow.
-fn egress(flow: &Flow) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let (source, destination) = match flow.id.direction {
-        Direction::ToPeer if flow.hairpin => return None,
-        Direction::ToPeer => (flow.id.relayed.0, flow.id.peer.0),
-        Direction::ToClient => (flow.id.five_tuple.server.0, flow.id.five_tuple.client.0),
-    };
-    match (source.ip(), destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Some((source, destination)),
-        _ => None,
-    }
+/// `None`: nothing, it carries nothing alone.
+fn counts_for(flow: &Flow) -> Option<CountsFor> {
+    let FlowId { direction, form, .. } = flow.id;
+    let hairpin = flow.hairpin.is_some();
+    (form != FlowForm::Allocation).then_some(CountsFor { allocation: flow.allocation, direction, hairpin })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use relay_common::{flow::FlowKind, port_class};
 
     use super::{
         super::{
-            super::Traffic,
+            super::{Traffic, encode::Way},
             slots::{GRACE, with_room_for_retired},
             testing::{Memory, Recorder, Table},
         },
         *,
     };
     use crate::turn::{
-        AllocationId, ChannelNumber, ClientAddr, FiveTuple, PeerAddr, RelayedAddr, ServerAddr, Transport,
+        AllocationId, ChannelNumber, ClientAddr, Direction, FiveTuple, Hairpin, PeerAddr, RelayedAddr,
+        ServerAddr, Transport,
     };
 
     const ALICE: AllocationId = AllocationId(1);
@@ -246,19 +255,34 @@ mod tests {
             let table = FlowTable::new(
                 map.clone(),
                 Counters::new(words.clone(), limit),
-                NextHopTable::new(resolver.clone(), limit),
+                PathTable::new(resolver.clone(), limit),
                 Ports::new(Memory::new(port_class::WORDS)),
                 max_flows,
             );
             Self { table, map, words, resolver }
         }
 
-        fn entry(&self, flow: &Flow) -> Option<FlowV4> {
-            self.map.entries.borrow().get(&encode::flow_key_v4(&flow.id).unwrap()).copied()
+        fn entry(&self, flow: &Flow) -> Option<FlowEntry> {
+            self.entries(flow)[0]
+        }
+
+        /// Under each key of a flow, what there is.
+        fn entries(&self, flow: &Flow) -> Vec<Option<FlowEntry>> {
+            encode::keys(flow).map(|key| self.map.entries.borrow().get(&key).copied()).collect()
+        }
+
+        /// Where the paths in use lead.
+        fn ways(&self) -> HashSet<Way> {
+            self.resolver.tracked().into_values().collect()
+        }
+
+        /// Takes the counters that are left.
+        fn exhaust_counters(&mut self) {
+            while self.table.counters.open(counts_for(&to_peer(0x4001)).unwrap()).is_some() {}
         }
     }
 
-    fn flow(direction: Direction, channel: u16, peer: &str) -> Flow {
+    fn of_form(direction: Direction, form: FlowForm) -> Flow {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let id = FlowId {
             direction,
@@ -268,14 +292,29 @@ mod tests {
                 transport: Transport::Udp,
             },
             relayed: RelayedAddr(address("198.18.2.1:49152")),
-            peer: PeerAddr(address(peer)),
-            channel: ChannelNumber::new(channel).unwrap(),
+            form,
         };
-        Flow { id, allocation: ALICE, expires: 100, hairpin: false }
+        Flow { id, allocation: ALICE, expires: 100, hairpin: None, meter: None }
+    }
+
+    fn flow(direction: Direction, channel: u16, peer: &str) -> Flow {
+        let (peer, number) = (PeerAddr(peer.parse().unwrap()), ChannelNumber::new(channel).unwrap());
+        of_form(direction, FlowForm::Channel { peer, number })
     }
 
     fn to_peer(channel: u16) -> Flow {
         flow(Direction::ToPeer, channel, "198.18.2.2:3480")
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// A permission for another allocation's relayed address, which clients may know by an external one too.
+    fn hairpin_permission(alias: Option<&str>) -> Flow {
+        let flow = of_form(Direction::ToPeer, FlowForm::Permission { peer: ip("198.18.2.1") });
+        let hairpin = Hairpin { advertised: ip("203.0.113.1"), alias: alias.map(ip) };
+        Flow { hairpin: Some(hairpin), ..flow }
     }
 
     #[test]
@@ -286,7 +325,8 @@ mod tests {
         bench.words.count(before.counter, 100);
         bench.table.install(&Flow { expires: 200, ..to_peer(0x4000) }, 0).unwrap();
         let after = bench.entry(&to_peer(0x4000)).unwrap();
-        assert_eq!((after.expires, after.counter, after.next_hop), (200, before.counter, before.next_hop));
+        assert_eq!((after.expires, after.counter, after.path), (200, before.counter, before.path));
+        assert_eq!(bench.resolver.tracked().len(), 1);
         bench.words.count(after.counter, 100);
         assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 2, bytes: 200 });
     }
@@ -297,10 +337,9 @@ mod tests {
         let (there, back) = (to_peer(0x4000), flow(Direction::ToClient, 0x4000, "198.18.2.2:3480"));
         bench.table.install(&there, 0).unwrap();
         bench.table.install(&back, 0).unwrap();
-        let mut tracked: Vec<_> = bench.resolver.tracked().into_values().collect();
-        tracked.sort();
-        let pair = |source: [u8; 4], destination: [u8; 4]| (source.into(), destination.into());
-        assert_eq!(tracked, [pair([198, 18, 1, 1], [198, 18, 1, 2]), pair([198, 18, 2, 1], [198, 18, 2, 2])]);
+        let out = |source, destination| Way::Out(ip(source), ip(destination));
+        let ways = [out("198.18.1.1", "198.18.1.2"), out("198.18.2.1", "198.18.2.2")];
+        assert_eq!(bench.ways(), HashSet::from(ways));
         bench.words.count(bench.entry(&back).unwrap().counter, 7);
 
         bench.table.remove(&there.id, 0);
@@ -347,10 +386,8 @@ mod tests {
     fn without_room_for_a_replacement_the_older_flow_does_not_stay_behind() {
         // The counters come to an end before the flows: what was removed a moment ago still holds some.
         let mut bench = Bench::new(1);
-        let exhaust =
-            |bench: &mut Bench| while bench.table.counters.open(counts_for(&to_peer(0x4001))).is_some() {};
         bench.table.install(&to_peer(0x4000), 0).unwrap();
-        exhaust(&mut bench);
+        bench.exhaust_counters();
 
         let of_another_allocation = Flow { allocation: AllocationId(2), ..to_peer(0x4000) };
         let error = bench.table.install(&of_another_allocation, 0).unwrap_err();
@@ -362,11 +399,9 @@ mod tests {
     #[test]
     fn without_room_for_a_channel_bound_anew_the_older_binding_does_not_stay_behind() {
         let mut bench = Bench::new(1);
-        let exhaust =
-            |bench: &mut Bench| while bench.table.counters.open(counts_for(&to_peer(0x4001))).is_some() {};
         let (old, new) = (to_peer(0x4000), flow(Direction::ToPeer, 0x4000, "198.18.2.3:9"));
         bench.table.install(&old, 0).unwrap();
-        exhaust(&mut bench);
+        bench.exhaust_counters();
 
         bench.table.install(&new, 0).unwrap_err();
         assert!(bench.map.entries.borrow().is_empty(), "media for the new peer would reach the old one");
@@ -412,45 +447,127 @@ mod tests {
     }
 
     #[test]
-    fn a_hairpin_to_the_peer_needs_no_next_hop_of_its_own() {
+    fn a_hairpin_leads_nowhere_and_says_what_the_receiver_is_shown() {
         let mut bench = Bench::new(4);
-        let flow = Flow { hairpin: true, ..to_peer(0x4000) };
+        let hairpin = |advertised| Some(Hairpin { advertised: ip(advertised), alias: None });
+        let flow = Flow { hairpin: hairpin("203.0.113.1"), ..to_peer(0x4000) };
         bench.table.install(&flow, 0).unwrap();
-        assert_eq!(bench.entry(&flow).unwrap().next_hop, NextHop::NONE);
-        assert!(bench.resolver.tracked().is_empty());
+        let [source, destination] = ["198.18.2.1", "198.18.2.2"].map(ip);
+        let way = |advertised| Way::Internal { source, destination, advertised: ip(advertised) };
+        assert_eq!(bench.ways(), HashSet::from([way("203.0.113.1")]));
+        let before = bench.entry(&flow).unwrap();
+
+        bench.table.install(&Flow { hairpin: hairpin("203.0.113.2"), ..flow }, 0).unwrap();
+        assert_eq!(bench.ways(), HashSet::from([way("203.0.113.2")]));
+        let after = bench.entry(&flow).unwrap();
+        assert_ne!(after.path, before.path);
+        assert_eq!(after.counter, before.counter);
+    }
+
+    #[test]
+    fn an_allocation_counts_nothing() {
+        let mut bench = Bench::new(2);
+        let allocation = of_form(Direction::ToPeer, FlowForm::Allocation);
+        let metered = Flow { meter: Some(7), ..allocation };
+        bench.table.install(&metered, 0).unwrap();
+        bench.table.install(&Flow { expires: 200, ..metered }, 0).unwrap();
+        let entry = bench.entry(&allocation).unwrap();
+        assert_eq!((entry.counter, entry.meter, entry.expires), (UNCOUNTED, 7, 200));
+        assert_eq!(entry.kind, FlowKind::Allocation as u8);
+
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        assert_ne!(bench.entry(&to_peer(0x4000)).unwrap().counter, UNCOUNTED);
+        bench.table.remove(&allocation.id, 0);
+        assert_eq!(bench.map.entries.borrow().len(), 1);
+        assert_eq!(bench.resolver.tracked().len(), 1);
+        assert!(!bench.table.counters.is_settled(ALICE), "the channel's counter is another");
+        bench.table.counters.sweep(GRACE);
+        bench.table.install(&metered, 0).unwrap();
+        assert_eq!(bench.entry(&allocation).unwrap().counter, UNCOUNTED);
+    }
+
+    #[test]
+    fn a_flow_is_under_both_its_keys_or_under_neither() {
+        let mut bench = Bench::new(4);
+        let (one, both) = (hairpin_permission(None), hairpin_permission(Some("203.0.113.1")));
+        bench.table.install(&both, 0).unwrap();
+        let entries = bench.entries(&both);
+        assert_eq!(entries.len(), 2);
+        assert!(entries.iter().all(Option::is_some), "{entries:?}");
+        let indices = |entry: Option<FlowEntry>| entry.map(|entry| (entry.counter, entry.path));
+        assert_eq!(indices(entries[0]), indices(entries[1]));
+
+        bench.table.install(&one, 0).unwrap();
+        assert_eq!(bench.entries(&both)[1], None, "the alias is gone");
+        bench.table.install(&both, 0).unwrap();
+        bench.table.remove(&both.id, 0);
+        assert!(bench.map.entries.borrow().is_empty() && bench.ways().is_empty());
+        bench.table.install(&both, 0).expect("nothing of it is left");
+
+        for patience in [0, 1] {
+            bench.map.refuse.set(Some(libc::ENOMEM));
+            bench.map.patience.set(patience);
+            bench.table.install(&Flow { expires: 50, ..both }, 0).unwrap_err();
+            assert!(bench.map.entries.borrow().is_empty(), "after {patience}");
+            assert!(bench.ways().is_empty());
+            bench.map.refuse.set(None);
+            bench.table.install(&both, 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn who_takes_one_key_of_a_flow_over_takes_the_whole_flow_away() {
+        let mut bench = Bench::new(4);
+        let both = hairpin_permission(Some("203.0.113.1"));
+        bench.table.install(&both, 0).unwrap();
+        bench.words.count(bench.entry(&both).unwrap().counter, 3);
+        let other = of_form(Direction::ToPeer, FlowForm::Permission { peer: ip("203.0.113.1") });
+        bench.table.install(&other, 0).unwrap();
+        assert_eq!(bench.entry(&both), None);
+        assert!(bench.entry(&other).is_some());
+        bench.table.remove(&both.id, 0);
+        assert!(bench.entry(&other).is_some());
+        assert_eq!(bench.table.counters.traffic(ALICE).0, Traffic { packets: 1, bytes: 3 });
+    }
+
+    #[test]
+    fn both_families_share_counters_and_room() {
+        let mut bench = Bench::new(2);
+        let mut from_ipv6 = to_peer(0x4000);
+        from_ipv6.id.five_tuple.client = ClientAddr("[2001:db8::2]:5000".parse().unwrap());
+        from_ipv6.id.five_tuple.server = ServerAddr("[2001:db8::1]:3478".parse().unwrap());
+        bench.table.install(&from_ipv6, 0).unwrap();
+        bench.table.install(&to_peer(0x4000), 0).unwrap();
+        assert!(matches!(encode::keys(&from_ipv6).next(), Some(Key::V6(_))));
+        let [six, four] = [from_ipv6, to_peer(0x4000)].map(|flow| bench.entry(&flow).unwrap());
+        assert_ne!(six.counter, four.counter);
+        assert_eq!(six.path, four.path, "both leave the same way");
+        bench.table.install(&to_peer(0x4001), 0).unwrap_err();
+        bench.table.remove(&from_ipv6.id, 0);
+        assert_eq!(bench.entry(&from_ipv6), None);
+        bench.table.install(&to_peer(0x4001), 0).unwrap();
     }
 
     #[test]
     fn endpoints_come_and_go() {
         let mut bench = Bench::new(1);
-        let relayed = "198.18.2.1:49152".parse().unwrap();
-        bench.table.add_listener("198.18.1.1:3478".parse().unwrap()).unwrap();
-        bench.table.add_relayed(relayed).unwrap();
-        let kinds = |bench: &Bench| {
-            let mut kinds: Vec<u8> = bench.map.entries.borrow().values().map(|value| value.kind).collect();
-            kinds.sort();
-            kinds
-        };
-        assert_eq!(kinds(&bench), [FlowKind::Listener as u8, FlowKind::Relayed as u8]);
-        bench.table.remove_relayed(relayed);
-        bench.table.remove_relayed(relayed);
-        assert_eq!(kinds(&bench), [FlowKind::Listener as u8]);
-    }
-
-    #[test]
-    fn what_has_an_ipv6_address_is_left_to_the_slow_path() {
-        let mut bench = Bench::new(1);
-        bench.table.add_listener("[2001:db8::1]:3478".parse().unwrap()).unwrap();
-        let relayed = "[2001:db8::2]:49152".parse().unwrap();
-        bench.table.add_relayed(relayed).unwrap();
-        bench.table.remove_relayed(relayed);
-        let mut mixed = to_peer(0x4000);
-        mixed.id.five_tuple.client = ClientAddr("[2001:db8::3]:5000".parse().unwrap());
-        for flow in [mixed, flow(Direction::ToClient, 0x4000, "[2001:db8::9]:9")] {
-            bench.table.install(&flow, 0).unwrap();
-            bench.table.remove(&flow.id, 0);
+        for (listener, relayed) in
+            [("198.18.1.1:3478", "198.18.2.1:49152"), ("[2001:db8::1]:3478", "[2001:db8::2]:49152")]
+        {
+            let relayed = relayed.parse().unwrap();
+            bench.table.add_listener(listener.parse().unwrap()).unwrap();
+            bench.table.add_relayed(relayed).unwrap();
+            let kinds = |bench: &Bench| {
+                let mut kinds: Vec<u8> =
+                    bench.map.entries.borrow().values().map(|value| value.kind).collect();
+                kinds.sort();
+                kinds
+            };
+            assert_eq!(kinds(&bench), [FlowKind::Listener as u8, FlowKind::Relayed as u8]);
+            bench.table.remove_relayed(relayed);
+            bench.table.remove_relayed(relayed);
+            assert_eq!(kinds(&bench), [FlowKind::Listener as u8]);
+            bench.map.entries.borrow_mut().clear();
         }
-        assert!(bench.map.entries.borrow().is_empty() && bench.resolver.tracked().is_empty());
-        bench.table.install(&to_peer(0x4000), 0).expect("the only place is still free");
     }
 }

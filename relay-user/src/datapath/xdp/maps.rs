@@ -8,36 +8,43 @@ use aya::{
     programs::{ProgramError, ProgramFd, Xdp},
 };
 use relay_common::{
-    clock::Clock,
-    flow::{FlowKeyV4, FlowV4},
-    interface::Interface,
+    flow::{FlowEntry, FlowKeyV4, FlowKeyV6},
+    globals,
+    interface::{Interface, VlanKey},
     maps,
-    next_hop::NextHop,
     outcome::{Outcome, Verdict},
+    path::Path,
     port_class,
 };
 
 use super::{
-    super::{Counts, encode, open::Target, program},
+    super::{
+        Counts,
+        encode::{self, Key, Way},
+        open::Target,
+        program,
+    },
     flows::FlowMap,
+    globals::Globals,
     slots::with_room_for_retired,
     words::Mapped,
 };
-use crate::net::next_hop::{self, Publish};
+use crate::net::next_hop::{NextHop, Publish, Tag};
 
-/// Entries of the flow table beside the flows: listeners and relayed addresses. With more than one relayed
+/// Entries of a flow map beside the flows: listeners and relayed addresses. With more than one relayed
 /// address in full use, the rest is room that flows leave.
 const ENDPOINTS: u32 = 1 << 16;
 
 /// The loaded program and its maps.
 pub(super) struct Loaded {
     pub(super) program: ProgramFd,
-    pub(super) flows: HashMap<MapData, FlowKeyV4, FlowV4>,
+    pub(super) flows: FlowMaps,
     pub(super) flow_counters: Mapped,
-    /// Counters there are, and next hops.
+    /// Counters there are, and paths.
     pub(super) slots: u32,
+    pub(super) meters: Mapped,
     pub(super) port_classes: Mapped,
-    pub(super) clock: Mapped,
+    pub(super) globals: Globals<Mapped>,
     pub(super) outcomes: PerCpuArray<MapData, u64>,
     pub(super) tx_ports: DevMapHash<MapData>,
     pub(super) publisher: Publisher,
@@ -49,11 +56,15 @@ pub(super) struct Loaded {
 /// In words: the verifier's answer, a missing privilege, a map that is too large.
 pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<Loaded, String> {
     let slots = with_room_for_retired(max_flows);
+    // Each allocation has a flow at least, so it is not the meters that run out.
+    let meters = max_flows.saturating_add(1);
     let max_ifindex = targets.iter().map(|target| target.ifindex).max().unwrap_or_default();
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(maps::FLOWS_V4, max_flows.saturating_add(ENDPOINTS))
+        .map_max_entries(maps::FLOWS_V6, max_flows.saturating_add(ENDPOINTS))
         .map_max_entries(maps::FLOW_COUNTERS, slots)
-        .map_max_entries(maps::NEXT_HOPS, slots)
+        .map_max_entries(maps::METERS, meters)
+        .map_max_entries(maps::PATHS, slots)
         .map_max_entries(maps::INTERFACES, max_ifindex.saturating_add(1))
         .map_max_entries(maps::TX_PORTS, u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1))
         .load(object)
@@ -69,16 +80,21 @@ pub(super) fn load(object: &[u8], max_flows: u32, targets: &[Target]) -> Result<
     let program = load_program(&mut ebpf).map_err(|error| in_full(&error))?;
     Ok(Loaded {
         program,
-        flows: take(&mut ebpf, maps::FLOWS_V4, HashMap::try_from)?,
+        flows: FlowMaps {
+            v4: take(&mut ebpf, maps::FLOWS_V4, HashMap::try_from)?,
+            v6: take(&mut ebpf, maps::FLOWS_V6, HashMap::try_from)?,
+        },
         flow_counters: map_words(&mut ebpf, maps::FLOW_COUNTERS, slots)?,
         slots,
+        meters: map_words(&mut ebpf, maps::METERS, meters)?,
         port_classes: map_words(&mut ebpf, maps::PORT_CLASSES, port_class::WORDS)?,
-        clock: map_words(&mut ebpf, maps::CLOCK, (size_of::<Clock>() / size_of::<u64>()) as u32)?,
+        globals: Globals::new(map_words(&mut ebpf, maps::GLOBALS, globals::word::COUNT)?),
         outcomes: take(&mut ebpf, maps::OUTCOMES, PerCpuArray::try_from)?,
         tx_ports: take(&mut ebpf, maps::TX_PORTS, DevMapHash::try_from)?,
         publisher: Publisher {
-            next_hops: take(&mut ebpf, maps::NEXT_HOPS, Array::try_from)?,
+            paths: take(&mut ebpf, maps::PATHS, Array::try_from)?,
             interfaces: take(&mut ebpf, maps::INTERFACES, Array::try_from)?,
+            vlans: take(&mut ebpf, maps::VLANS, HashMap::try_from)?,
         },
     })
 }
@@ -111,24 +127,15 @@ pub(super) fn read_outcomes(outcomes: &PerCpuArray<MapData, u64>, counts: &mut C
 
 /// Writes what the next-hop thread finds out.
 pub(super) struct Publisher {
-    next_hops: Array<MapData, NextHop>,
+    paths: Array<MapData, Path>,
     interfaces: Array<MapData, Interface>,
+    vlans: HashMap<MapData, VlanKey, Interface>,
 }
 
 impl Publish for Publisher {
-    fn next_hop(&mut self, index: u32, next_hop: Option<next_hop::NextHop>) {
-        let entry = match next_hop {
-            Some(next_hop) => encode::next_hop(
-                index,
-                next_hop.ifindex,
-                next_hop.mtu,
-                next_hop.destination_mac,
-                next_hop.source_mac,
-            ),
-            None => encode::unresolved_next_hop(index),
-        };
-        if let Err(error) = self.next_hops.set(index, entry, 0) {
-            tracing::error!("cannot publish next hop {index}: {error}");
+    fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>) {
+        if let Err(error) = self.paths.set(index, encode::path(index, way, next_hop.as_ref()), 0) {
+            tracing::error!("cannot publish path {index}: {error}");
         }
     }
 
@@ -138,15 +145,38 @@ impl Publish for Publisher {
             tracing::error!("cannot publish the MAC address of interface {ifindex}: {error}");
         }
     }
+
+    fn vlan(&mut self, ifindex: u32, tags: [Option<Tag>; 2], mac: Option<[u8; 6]>) {
+        let key = encode::vlan_key(ifindex, tags);
+        let written = match mac {
+            Some(mac) => persist(|| self.vlans.insert(key, encode::interface(mac), 0)),
+            None => persist(|| self.vlans.remove(&key)),
+        };
+        if let Err(error) = written {
+            tracing::error!("cannot publish VLAN {tags:?} on interface {ifindex}: {error}");
+        }
+    }
 }
 
-impl FlowMap for HashMap<MapData, FlowKeyV4, FlowV4> {
-    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()> {
-        persist(|| Self::insert(self, key, value, 0))
+/// The flow table in the kernel: a map for each family that packets come in by.
+pub(super) struct FlowMaps {
+    v4: HashMap<MapData, FlowKeyV4, FlowEntry>,
+    v6: HashMap<MapData, FlowKeyV6, FlowEntry>,
+}
+
+impl FlowMap for FlowMaps {
+    fn insert(&mut self, key: &Key, entry: &FlowEntry) -> io::Result<()> {
+        persist(|| match key {
+            Key::V4(key) => self.v4.insert(key, entry, 0),
+            Key::V6(key) => self.v6.insert(key, entry, 0),
+        })
     }
 
-    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()> {
-        persist(|| Self::remove(self, key))
+    fn remove(&mut self, key: &Key) -> io::Result<()> {
+        persist(|| match key {
+            Key::V4(key) => self.v4.remove(key),
+            Key::V6(key) => self.v6.remove(key),
+        })
     }
 }
 

@@ -3,8 +3,9 @@
 mod attach;
 mod counters;
 mod flows;
+mod globals;
 mod maps;
-mod next_hops;
+mod paths;
 mod pin;
 mod ports;
 mod slots;
@@ -13,17 +14,17 @@ mod sys;
 mod testing;
 mod words;
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use aya::{
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray},
     programs::ProgramFd,
 };
-use nix::time::{ClockId, clock_gettime};
-use relay_common::{
-    clock::BootNanos,
-    flow::{FlowKeyV4, FlowV4},
-};
+use relay_common::{clock::BootNanos, meter::Rate};
 
 pub use self::pin::Pinned;
 pub(super) use self::pin::{PinError, Pins, pinned, remove_leftovers};
@@ -31,10 +32,11 @@ use self::{
     attach::Attachment,
     counters::Counters,
     flows::FlowTable,
-    maps::Loaded,
-    next_hops::NextHopTable,
+    globals::{Globals, boot_now},
+    maps::{FlowMaps, Loaded},
+    paths::PathTable,
     ports::Ports,
-    words::{Mapped, Words as _},
+    words::Mapped,
 };
 use super::{
     AttachedInterface, Counts, Datapath, DatapathMode, InstallError, Traffic, XdpOptions,
@@ -48,9 +50,10 @@ use crate::{
 
 /// Established flows forwarded by the program on every interface.
 pub(super) struct Xdp {
-    table: FlowTable<HashMap<MapData, FlowKeyV4, FlowV4>, Mapped, NextHops>,
+    table: FlowTable<FlowMaps, Mapped, NextHops>,
     outcomes: PerCpuArray<MapData, u64>,
-    clock: Mapped,
+    globals: Globals<Mapped>,
+    meters: Arc<Mapped>,
     program: ProgramFd,
     attachments: Vec<Attachment>,
     pins: Option<Pins>,
@@ -100,7 +103,7 @@ impl Xdp {
         Ok((xdp, mode))
     }
 
-    /// Publishes interfaces and next hops and starts the clock.
+    /// Publishes interfaces and starts to resolve next hops.
     async fn start(mut loaded: Loaded, attachments: Vec<Attachment>, max_flows: u32) -> Result<Self, String> {
         let ifindexes: BTreeSet<u32> =
             attachments.iter().map(|attachment| attachment.interface.ifindex).collect();
@@ -113,22 +116,21 @@ impl Xdp {
         let next_hops = NextHops::start(Box::new(loaded.publisher), ifindexes)
             .await
             .map_err(|error| format!("no XDP: next hops cannot be resolved: {error}"))?;
-        let mut xdp = Self {
+        Ok(Self {
             table: FlowTable::new(
                 loaded.flows,
                 Counters::new(loaded.flow_counters, loaded.slots),
-                NextHopTable::new(next_hops, loaded.slots),
+                PathTable::new(next_hops, loaded.slots),
                 Ports::new(loaded.port_classes),
                 max_flows,
             ),
             outcomes: loaded.outcomes,
-            clock: loaded.clock,
+            globals: loaded.globals,
+            meters: Arc::new(loaded.meters),
             program: loaded.program,
             attachments,
             pins: None,
-        };
-        xdp.set_clock();
-        Ok(xdp)
+        })
     }
 
     /// Pins program and links, so that established flows outlive the process until they expire.
@@ -144,16 +146,6 @@ impl Xdp {
     /// Where the program is attached.
     pub(super) fn interfaces(&self) -> Vec<AttachedInterface> {
         self.attachments.iter().map(|attachment| attachment.interface.clone()).collect()
-    }
-
-    /// Tells the program what to add to the monotonic clock.
-    fn set_clock(&mut self) {
-        // The two clocks cannot be read at the same time; what is less than this is the time between.
-        const JITTER: u64 = 1_000_000;
-        let offset = boot_now().saturating_sub(nanos(ClockId::CLOCK_MONOTONIC));
-        if self.clock.load(0).abs_diff(offset) > JITTER {
-            self.clock.store(0, offset);
-        }
     }
 }
 
@@ -179,9 +171,9 @@ impl Datapath for Xdp {
     }
 
     fn tick(&mut self, now: BootNanos) {
-        self.set_clock();
+        self.globals.set_clock();
         self.table.counters.sweep(now);
-        self.table.next_hops.reclaim(now);
+        self.table.paths.reclaim(now);
     }
 
     fn counts(&mut self) -> Counts {
@@ -199,6 +191,18 @@ impl Datapath for Xdp {
         self.table.counters.is_settled(allocation)
     }
 
+    fn meters(&self) -> Option<Arc<dyn AsRef<[AtomicU64]> + Send + Sync>> {
+        Some(Arc::<Mapped>::clone(&self.meters))
+    }
+
+    fn set_rate(&mut self, rate: Rate) {
+        self.globals.set_rate(rate);
+    }
+
+    fn set_min_ipv6_mtu(&mut self, mtu: u16) {
+        self.globals.set_min_ipv6_mtu(mtu);
+    }
+
     fn forget_allocation(&mut self, allocation: AllocationId) {
         self.table.counters.forget(allocation);
     }
@@ -207,7 +211,7 @@ impl Datapath for Xdp {
         attach::detach_all(&self.attachments);
         self.attachments.clear();
         self.pins = None;
-        self.table.next_hops.stop();
+        self.table.paths.stop();
     }
 }
 
@@ -215,13 +219,4 @@ impl Drop for Xdp {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn boot_now() -> BootNanos {
-    nanos(ClockId::CLOCK_BOOTTIME)
-}
-
-fn nanos(clock: ClockId) -> BootNanos {
-    let now = clock_gettime(clock).expect("Linux has had these clocks since 2.6.39");
-    u64::try_from(Duration::from(now).as_nanos()).expect("584 years of uptime")
 }

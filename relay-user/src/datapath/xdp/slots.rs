@@ -39,11 +39,6 @@ impl Slots {
         })
     }
 
-    /// Takes back an index that the program has never seen.
-    pub(super) fn put_back(&mut self, slot: u32) {
-        self.free.push(slot);
-    }
-
     /// Takes back an index that the program no longer finds in any map.
     pub(super) fn retire(&mut self, slot: u32, now: BootNanos) {
         self.retired.push_back((now, slot));
@@ -72,13 +67,5 @@ mod tests {
         assert_eq!((slots.reclaim(100 + GRACE - 1), slots.take()), (None, None));
         assert_eq!(slots.reclaim(100 + GRACE), Some(1));
         assert_eq!((slots.reclaim(u64::MAX), slots.take()), (None, Some(1)));
-    }
-
-    #[test]
-    fn an_index_that_was_never_seen_is_used_again_at_once() {
-        let mut slots = Slots::new(0, 1);
-        let slot = slots.take().unwrap();
-        slots.put_back(slot);
-        assert_eq!(slots.take(), Some(slot));
     }
 }

@@ -1,20 +1,21 @@
 //! Stand-ins for the kernel's side, shared by the tables' unit tests.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     io,
-    net::Ipv4Addr,
     rc::Rc,
     sync::{Arc, Mutex},
 };
 
-use relay_common::{
-    counter::FlowCounter,
-    flow::{FlowKeyV4, FlowV4},
-};
+use relay_common::{counter::FlowCounter, flow::FlowEntry};
 
-use super::{flows::FlowMap, next_hops::Resolve, words::Words};
+use super::{
+    super::encode::{Key, Way},
+    flows::FlowMap,
+    paths::Resolve,
+    words::Words,
+};
 
 /// Shared words in plain memory.
 #[derive(Clone)]
@@ -52,13 +53,13 @@ pub(super) struct Recorder(Arc<Mutex<Recorded>>);
 
 #[derive(Default)]
 struct Recorded {
-    tracked: HashMap<u32, (Ipv4Addr, Ipv4Addr)>,
+    tracked: HashMap<u32, Way>,
     released: VecDeque<u32>,
     held: bool,
 }
 
 impl Recorder {
-    pub(super) fn tracked(&self) -> HashMap<u32, (Ipv4Addr, Ipv4Addr)> {
+    pub(super) fn tracked(&self) -> HashMap<u32, Way> {
         self.0.lock().unwrap().tracked.clone()
     }
 
@@ -69,8 +70,8 @@ impl Recorder {
 }
 
 impl Resolve for Recorder {
-    fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        let before = self.0.lock().unwrap().tracked.insert(index, (source, destination));
+    fn track(&mut self, index: u32, way: Way) {
+        let before = self.0.lock().unwrap().tracked.insert(index, way);
         assert_eq!(before, None, "index {index} is in use");
     }
 
@@ -91,21 +92,26 @@ impl Resolve for Recorder {
 /// A flow map that can be told to refuse.
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    pub(super) entries: Rc<std::cell::RefCell<HashMap<FlowKeyV4, FlowV4>>>,
+    pub(super) entries: Rc<RefCell<HashMap<Key, FlowEntry>>>,
     pub(super) refuse: Rc<Cell<Option<i32>>>,
+    /// Insertions that succeed before that.
+    pub(super) patience: Rc<Cell<u32>>,
 }
 
 impl FlowMap for Table {
-    fn insert(&mut self, key: &FlowKeyV4, value: &FlowV4) -> io::Result<()> {
+    fn insert(&mut self, key: &Key, value: &FlowEntry) -> io::Result<()> {
         if let Some(errno) = self.refuse.get() {
-            return Err(io::Error::from_raw_os_error(errno));
+            let Some(patience) = self.patience.get().checked_sub(1) else {
+                return Err(io::Error::from_raw_os_error(errno));
+            };
+            self.patience.set(patience);
         }
-        assert!(value.verify(key), "stored unsealed");
+        assert!(key.verify(value), "stored unsealed");
         self.entries.borrow_mut().insert(*key, *value);
         Ok(())
     }
 
-    fn remove(&mut self, key: &FlowKeyV4) -> io::Result<()> {
+    fn remove(&mut self, key: &Key) -> io::Result<()> {
         let removed = self.entries.borrow_mut().remove(key);
         removed.map(|_| ()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }

@@ -28,6 +28,8 @@ pub(super) struct Mapped {
 
 // SAFETY: the mapping belongs to this value alone and is accessed by atomics only.
 unsafe impl Send for Mapped {}
+// SAFETY: likewise.
+unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// Maps an array map of `len` elements of 8 bytes.
@@ -43,11 +45,15 @@ impl Mapped {
     }
 
     fn word(&self, index: u32) -> &AtomicU64 {
-        let index = index as usize;
-        assert!(index < self.len, "index {index} of {}", self.len);
-        // SAFETY: within the mapping, as just checked; pages are aligned to more than 8 bytes; the kernel side
-        // accesses the words by whole 8-byte loads and atomic additions.
-        unsafe { self.words.add(index).as_ref() }
+        &self.as_ref()[index as usize]
+    }
+}
+
+impl AsRef<[AtomicU64]> for Mapped {
+    fn as_ref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words and lives as long as the value; pages are aligned to more than 8
+        // bytes; the kernel side accesses the words by whole 8-byte loads and atomic operations.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.len) }
     }
 }
 

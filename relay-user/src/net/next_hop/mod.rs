@@ -8,12 +8,17 @@
 //! All of it happens on a thread of its own: a netlink request waits for the kernel's RTNL lock, which a
 //! driver reset may hold for seconds, and media on the slow path must not wait with it.
 
+mod links;
+mod netdev;
 mod netlink;
+mod read;
 mod resolver;
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, sync::mpsc as std_mpsc, thread};
+use std::{collections::BTreeSet, io, sync::mpsc as std_mpsc, thread};
 
 use tokio::sync::{mpsc, oneshot};
+
+use crate::datapath::encode::Way;
 
 /// How packets to a destination leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +69,7 @@ pub struct NextHops {
 /// What the handle asks of the thread.
 #[derive(Debug)]
 enum Command {
-    Track { index: u32, source: Ipv4Addr, destination: Ipv4Addr },
+    Track { index: u32, way: Way },
     Release { index: u32 },
 }
 
@@ -93,10 +98,10 @@ impl NextHops {
         }
     }
 
-    /// Resolves the next hop from `source`, one of our addresses, to `destination`, publishes it at `index`
-    /// and keeps it up to date until it is released. The index must be new or have been [`released`](Self::released).
-    pub fn track(&self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        self.send(Command::Track { index, source, destination });
+    /// Publishes a path at `index`. If it leads out of the host, from one of our addresses, its next hop is resolved and
+    /// kept up to date until it is released. The index must be new or have been [`released`](Self::released).
+    pub fn track(&self, index: u32, way: Way) {
+        self.send(Command::Track { index, way });
     }
 
     /// Publishes `index` as unresolved and forgets it: soon, but not yet when this returns.

@@ -3,21 +3,19 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::mpsc as std_mpsc,
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-        NeighbourState,
-    },
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType, RouteVia},
+    address::{AddressHeader, AddressMessage},
+    link::LinkMessage,
+    neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage},
+    route::{RouteMessage, RouteProtocol, RouteType},
+    rule::{RuleHeader, RuleMessage},
 };
 use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{
@@ -28,13 +26,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Command, Publish,
-    resolver::{Link, Neighbour, NeighbourKey, Resolver, Route, Upkeep, Work},
+    links::Link,
+    netdev::{Netdev, ScatterGather},
+    read,
+    resolver::{NeighbourKey, Resolver, Route, Work},
 };
 
 /// Marks the neighbour entries that we made managed (`NDA_PROTOCOL`), so that a later start can tell a
 /// crashed daemon's from an administrator's. The numbers are shared with routes (rtnetlink.h, `RTPROT_*`);
 /// this one is not assigned.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(84);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(84);
 
 /// How often neighbours are looked at that the kernel does not keep by itself. Shorter than the shortest time
 /// in which a confirmed entry goes stale with default settings (15 s).
@@ -43,12 +44,16 @@ const REMINDER: Duration = Duration::from_secs(5);
 /// Receive buffer for notifications, in bytes. An overrun costs a dump of everything.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Ipv6Ifinfo,
 ];
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
@@ -70,10 +75,19 @@ pub(super) async fn run(
         tokio::spawn(connection);
         let (connection, kernel, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        resync(&mut resolver, &kernel).await?;
-        Ok((kernel, notifications))
+        let netdev = match Netdev::open().await {
+            Ok(netdev) => Some(netdev),
+            Err(error) => {
+                tracing::debug!(
+                    "frames in several pieces take the slow path: the kernel does not say what drivers can do: {error}"
+                );
+                None
+            }
+        };
+        resync(&mut resolver, &kernel, netdev.as_ref()).await?;
+        Ok((kernel, notifications, netdev))
     };
-    let (mut kernel, mut notifications) = match start.await {
+    let (mut kernel, mut notifications, mut netdev) = match start.await {
         Ok(started) => started,
         Err(error) => return drop(started.send(Err(error))),
     };
@@ -90,7 +104,7 @@ pub(super) async fn run(
             overrun |= !notified(&mut resolver, message);
         }
         if overrun {
-            match resync(&mut resolver, &kernel).await {
+            match resync(&mut resolver, &kernel, netdev.as_ref()).await {
                 Ok(()) => overrun = false,
                 Err(error) => {
                     tracing::error!("cannot read links and neighbours after a netlink overrun: {error}");
@@ -121,6 +135,10 @@ pub(super) async fn run(
                     break;
                 }
             },
+            change = driver_changed(netdev.as_mut()) => match change {
+                Some((ifindex, scatter_gather)) => resolver.scatter_gather(ifindex, scatter_gather),
+                None => overrun = true,
+            },
             _ = reminder.tick() => resolver.remind(),
         }
     }
@@ -133,7 +151,7 @@ pub(super) async fn run(
 
 fn commanded(resolver: &mut Resolver, releases: &std_mpsc::Sender<u32>, command: Command) {
     match command {
-        Command::Track { index, source, destination } => resolver.track(index, source, destination),
+        Command::Track { index, way } => resolver.track(index, way),
         Command::Release { index } => {
             resolver.release(index);
             // Whoever has stopped us needs no index any more.
@@ -151,8 +169,10 @@ fn notified(resolver: &mut Resolver, message: Message) -> bool {
     };
     match message {
         RouteNetlinkMessage::NewLink(link) => {
-            if let Some((ifindex, link)) = read_link(&link) {
+            if let Some((ifindex, link)) = read::link(&link) {
                 resolver.link(ifindex, link);
+            } else if let Some((ifindex, mtu)) = read::ipv6_link(&link) {
+                resolver.ipv6_mtu(ifindex, mtu);
             }
         }
         // A bridge announces with family AF_BRIDGE that a port has left it; the port itself stays.
@@ -160,23 +180,29 @@ fn notified(resolver: &mut Resolver, message: Message) -> bool {
             resolver.link_gone(link.header.index);
         }
         RouteNetlinkMessage::NewNeighbour(neighbour) => {
-            if let Some((key, neighbour)) = read_neighbour(&neighbour) {
+            if let Some((key, neighbour)) = read::neighbour(&neighbour) {
                 resolver.neighbour(key, neighbour);
             }
         }
         RouteNetlinkMessage::DelNeighbour(neighbour) => {
-            if let Some((key, _)) = read_neighbour(&neighbour) {
+            if let Some((key, _)) = read::neighbour(&neighbour) {
                 resolver.neighbour_gone(key);
             }
         }
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            resolver.routes_changed(read_prefix(&route));
+            if let Some(prefix) = read::prefix(&route) {
+                resolver.routes_changed(prefix);
+            }
         }
         // The set of valid sources, or the choice among tables, has changed.
-        RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_)
-        | RouteNetlinkMessage::NewRule(_)
-        | RouteNetlinkMessage::DelRule(_) => resolver.routes_changed(Ipv4Net::default()),
+        RouteNetlinkMessage::NewAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
+        | RouteNetlinkMessage::DelAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
+        | RouteNetlinkMessage::NewRule(RuleMessage { header: RuleHeader { family, .. }, .. })
+        | RouteNetlinkMessage::DelRule(RuleMessage { header: RuleHeader { family, .. }, .. }) => {
+            if let Some(prefix) = read::everywhere(family) {
+                resolver.routes_changed(prefix);
+            }
+        }
         _ => {}
     }
     true
@@ -205,121 +231,64 @@ async fn perform(resolver: &mut Resolver, kernel: &mut Handle, work: Work) {
 }
 
 /// The route that the kernel takes for UDP from `source` to `destination` (`ip route get`). `None`: not a
-/// plain unicast route.
-async fn look_up(kernel: &Handle, source: Ipv4Addr, destination: Ipv4Addr) -> io::Result<Option<Route>> {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .source_prefix(source, 32)
-        .destination_prefix(destination, 32)
-        .ip_protocol(libc::IPPROTO_UDP as u8)
-        .table_id(0)
-        .protocol(RouteProtocol::Unspec)
-        .kind(RouteType::Unspec)
-        .build();
-    let answer = kernel.route().get(message).execute().try_next().await.map_err(into_io)?;
-    Ok(answer.as_ref().and_then(read_route))
-}
-
-fn read_route(message: &RouteMessage) -> Option<Route> {
-    if message.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut route = Route { ifindex: 0, gateway: None, mtu: None };
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => route.gateway = Some((*gateway).into()),
-            // An IPv4 route through an IPv6 gateway (RFC 5549).
-            RouteAttribute::Via(RouteVia::Inet(gateway)) => route.gateway = Some((*gateway).into()),
-            RouteAttribute::Via(RouteVia::Inet6(gateway)) => route.gateway = Some((*gateway).into()),
-            RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+/// plain unicast route, or the source is not an address of ours.
+async fn look_up(kernel: &Handle, source: IpAddr, destination: IpAddr) -> io::Result<Option<Route>> {
+    let get =
+        async |message: RouteMessage| kernel.route().get(message).execute().try_next().await.map_err(into_io);
+    let request = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .source_prefix(source, 32)
+            .destination_prefix(destination, 32)
+            .ip_protocol(libc::IPPROTO_UDP as u8)
+            .build(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            // For IPv4 the kernel looks at that by itself.
+            let to_source = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(source, 128);
+            if get(plain(to_source.build())).await?.is_none_or(|route| route.header.kind != RouteType::Local)
+            {
+                return Ok(None);
             }
-            // A tunnel's header would be missing.
-            RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => return None,
-            _ => {}
+            RouteMessageBuilder::<Ipv6Addr>::new()
+                .source_prefix(source, 128)
+                .destination_prefix(destination, 128)
+                .ip_protocol(libc::IPPROTO_UDP as u8)
+                .build()
         }
-    }
-    (route.ifindex != 0).then_some(route)
+        _ => return Ok(None),
+    };
+    Ok(get(plain(request)).await?.as_ref().and_then(read::route))
 }
 
-/// The prefix a route message is about; everything if it is not plain IPv4.
-fn read_prefix(message: &RouteMessage) -> Ipv4Net {
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-        _ => None,
-    });
-    address
-        .and_then(|address| Ipv4Net::new(address, message.header.destination_prefix_length).ok())
-        .unwrap_or_default()
+/// A request without what only a new route is given.
+fn plain(mut message: RouteMessage) -> RouteMessage {
+    message.header.table = 0;
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.kind = RouteType::Unspec;
+    message
 }
 
-/// Dumps links and neighbours into the resolver.
-async fn resync(resolver: &mut Resolver, kernel: &Handle) -> io::Result<()> {
+/// Dumps links, neighbours and what drivers can do into the resolver.
+async fn resync(resolver: &mut Resolver, kernel: &Handle, netdev: Option<&Netdev>) -> io::Result<()> {
     let links: Vec<LinkMessage> = kernel.link().get().execute().try_collect().await.map_err(into_io)?;
-    let links: HashMap<u32, Link> = links.iter().filter_map(read_link).collect();
+    let links: HashMap<u32, Link> = links.iter().filter_map(read::link).collect();
     let neighbours: Vec<NeighbourMessage> =
         kernel.neighbours().get().execute().try_collect().await.map_err(into_io)?;
-    let neighbours = neighbours.iter().filter_map(read_neighbour).collect();
+    let neighbours = neighbours.iter().filter_map(read::neighbour).collect();
     resolver.resync(links, neighbours);
+    if let Some(netdev) = netdev {
+        for (ifindex, scatter_gather) in netdev.interfaces().await? {
+            resolver.scatter_gather(ifindex, scatter_gather);
+        }
+    }
     Ok(())
 }
 
-fn read_link(message: &LinkMessage) -> Option<(u32, Link)> {
-    // Bridges announce their ports with family AF_BRIDGE and half of the attributes.
-    if message.header.interface_family != AddressFamily::Unspec {
-        return None;
+/// The next change of what a driver can do; see [`Netdev::changed`].
+async fn driver_changed(netdev: Option<&mut Netdev>) -> Option<ScatterGather> {
+    match netdev {
+        Some(netdev) => netdev.changed().await,
+        None => std::future::pending().await,
     }
-    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-    let flags = message.header.flags;
-    let up = flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::Running);
-    let mut link = Link { name: String::new(), mac: None, mtu: 0, up };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(address) if ethernet => link.mac = address.as_slice().try_into().ok(),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            _ => {}
-        }
-    }
-    Some((message.header.index, link))
-}
-
-fn read_neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, Neighbour)> {
-    if message.header.flags.contains(NeighbourFlags::Proxy) {
-        return None;
-    }
-    let (mut address, mut mac, mut managed, mut ours) = (None, None, false, false);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-            NeighbourAttribute::ExtFlags(flags) => managed = flags.contains(NeighbourExtFlags::Managed),
-            NeighbourAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
-            _ => {}
-        }
-    }
-    let state = message.header.state;
-    let valid = matches!(
-        state,
-        NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe
-            | NeighbourState::Noarp
-            | NeighbourState::Permanent
-    );
-    let upkeep = match (state, managed) {
-        (NeighbourState::Permanent | NeighbourState::Noarp, _) => Upkeep::Others,
-        (_, true) if ours => Upkeep::Ours,
-        (_, true) => Upkeep::Others,
-        (_, false) => Upkeep::None,
-    };
-    let idle = matches!(state, NeighbourState::None | NeighbourState::Stale | NeighbourState::Failed);
-    Some(((message.header.ifindex, address?), Neighbour { mac: mac.filter(|_| valid), upkeep, idle }))
 }
 
 /// Asks the kernel to resolve an entry now and, from 5.16, to keep it so (`keep`), or no longer to.

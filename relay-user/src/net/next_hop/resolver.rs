@@ -1,26 +1,19 @@
-//! What the resolver knows: a mirror of links and neighbours, and the tracked next hops. No netlink here.
+//! What the resolver knows: a mirror of links and neighbours, and the tracked paths. No netlink here.
 //!
 //! Events go in, values are published, and [`Resolver::next_work`] says what to ask of the kernel next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr},
+    collections::{BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{NextHop, Publish};
-
-/// A network interface, as far as next hops depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) name: String,
-    /// `None`: not Ethernet.
-    pub(super) mac: Option<[u8; 6]>,
-    pub(super) mtu: u32,
-    /// Administratively up and with a carrier.
-    pub(super) up: bool,
-}
+use super::{
+    NextHop, Publish,
+    links::{Egress, Link, Links, Port},
+};
+use crate::datapath::encode::Way;
 
 /// Names a neighbour: interface index and address.
 pub(super) type NeighbourKey = (u32, IpAddr);
@@ -60,7 +53,7 @@ pub(super) struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// Look a route up and tell [`Resolver::route_found`].
-    Route { index: u32, source: Ipv4Addr, destination: Ipv4Addr },
+    Route { index: u32, source: IpAddr, destination: IpAddr },
     /// Have this neighbour resolved and kept so.
     Keep(NeighbourKey),
     /// End what `Keep` began.
@@ -69,13 +62,13 @@ pub(super) enum Work {
 
 pub(super) struct Resolver {
     publish: Box<dyn Publish>,
-    /// Interfaces the program is attached to, and the MAC addresses published for them.
-    attached: BTreeMap<u32, Option<[u8; 6]>>,
-    links: HashMap<u32, Link>,
+    links: Links,
+    /// Interfaces and VLANs, and the MAC addresses published for them.
+    ports: HashMap<Port, [u8; 6]>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     hops: HashMap<u32, Hop>,
-    /// Destination (as a number, so that a prefix is a range) and index of each tracked next hop.
-    by_destination: BTreeSet<(u32, u32)>,
+    /// Destination and index of each tracked next hop: a prefix is a range.
+    by_destination: BTreeSet<(IpAddr, u32)>,
     /// The next hops that go through a neighbour.
     users: HashMap<NeighbourKey, BTreeSet<u32>>,
     routes_due: VecDeque<u32>,
@@ -84,8 +77,8 @@ pub(super) struct Resolver {
 
 /// One tracked next hop.
 struct Hop {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     route: Option<Route>,
     published: Option<NextHop>,
     /// In `routes_due`.
@@ -94,7 +87,7 @@ struct Hop {
 
 impl Hop {
     fn neighbour(&self) -> Option<NeighbourKey> {
-        self.route.map(|route| (route.ifindex, route.gateway.unwrap_or(self.destination.into())))
+        self.route.map(|route| (route.ifindex, route.gateway.unwrap_or(self.destination)))
     }
 }
 
@@ -102,8 +95,8 @@ impl Resolver {
     pub(super) fn new(publish: Box<dyn Publish>, attached: BTreeSet<u32>) -> Self {
         Self {
             publish,
-            attached: attached.into_iter().map(|ifindex| (ifindex, None)).collect(),
-            links: HashMap::new(),
+            links: Links::new(attached),
+            ports: HashMap::new(),
             neighbours: HashMap::new(),
             hops: HashMap::new(),
             by_destination: BTreeSet::new(),
@@ -113,11 +106,12 @@ impl Resolver {
         }
     }
 
-    pub(super) fn track(&mut self, index: u32, source: Ipv4Addr, destination: Ipv4Addr) {
-        self.publish.next_hop(index, None);
+    pub(super) fn track(&mut self, index: u32, way: Way) {
+        self.publish.path(index, way, None);
+        let Way::Out(source, destination) = way else { return };
         let hop = Hop { source, destination, route: None, published: None, due: true };
         self.hops.insert(index, hop);
-        self.by_destination.insert((destination.into(), index));
+        self.by_destination.insert((destination, index));
         // A new flow waits for it; whatever else is due had a next hop so far.
         self.routes_due.push_front(index);
     }
@@ -125,7 +119,7 @@ impl Resolver {
     pub(super) fn release(&mut self, index: u32) {
         self.set_route(index, None);
         if let Some(hop) = self.hops.remove(&index) {
-            self.by_destination.remove(&(hop.destination.into(), index));
+            self.by_destination.remove(&(hop.destination, index));
         }
     }
 
@@ -135,31 +129,36 @@ impl Resolver {
     }
 
     pub(super) fn link(&mut self, ifindex: u32, link: Link) {
-        self.publish_interface(ifindex, link.mac);
-        let up = link.up;
-        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
-        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
-        // that comes up, without a word (net/ipv4/fib_semantics.c).
-        if !up {
-            self.look_up_routes_by(ifindex);
-        } else if was_down && self.attached.contains_key(&ifindex) {
-            self.routes_changed(Ipv4Net::default());
-        }
-        self.republish_link(ifindex);
+        self.set_link(ifindex, link);
+        self.publish_ports();
     }
 
     pub(super) fn link_gone(&mut self, ifindex: u32) {
-        if let Some(link) = self.links.remove(&ifindex)
-            && self.attached.contains_key(&ifindex)
+        if let Some(link) = self.links.remove(ifindex)
+            && self.links.is_attached(ifindex)
         {
             tracing::warn!(
                 "interface {} is gone: its media takes the slow path until turnpike is restarted",
                 link.name
             );
         }
-        self.publish_interface(ifindex, None);
+        self.publish_ports();
         self.look_up_routes_by(ifindex);
         self.republish_link(ifindex);
+    }
+
+    /// Whether an interface sends frames in several pieces that were redirected to it.
+    pub(super) fn scatter_gather(&mut self, ifindex: u32, scatter_gather: bool) {
+        if self.links.set_scatter_gather(ifindex, scatter_gather) {
+            self.republish_link(ifindex);
+        }
+    }
+
+    /// The MTU that IPv6 keeps to on a link.
+    pub(super) fn ipv6_mtu(&mut self, ifindex: u32, mtu: u32) {
+        if self.links.set_ipv6_mtu(ifindex, mtu) {
+            self.republish_link(ifindex);
+        }
     }
 
     pub(super) fn neighbour(&mut self, key: NeighbourKey, neighbour: Neighbour) {
@@ -177,16 +176,15 @@ impl Resolver {
     }
 
     /// Routes to somewhere in `prefix` may have changed.
-    pub(super) fn routes_changed(&mut self, prefix: Ipv4Net) {
-        let range = (prefix.network().into(), 0)..=(prefix.broadcast().into(), u32::MAX);
+    pub(super) fn routes_changed(&mut self, prefix: IpNet) {
+        let range = (prefix.network(), 0)..=(prefix.broadcast(), u32::MAX);
         let indices: Vec<u32> = self.by_destination.range(range).map(|&(_, index)| index).collect();
         self.look_up(indices);
     }
 
     /// Replaces the mirror by a fresh dump and asks again for everything.
     pub(super) fn resync(&mut self, links: HashMap<u32, Link>, neighbours: HashMap<NeighbourKey, Neighbour>) {
-        let gone: Vec<u32> =
-            self.links.keys().filter(|ifindex| !links.contains_key(ifindex)).copied().collect();
+        let gone: Vec<u32> = self.links.indices().filter(|ifindex| !links.contains_key(ifindex)).collect();
         self.neighbours_due.extend(self.neighbours.keys());
         self.neighbours_due.extend(neighbours.keys());
         self.neighbours = neighbours;
@@ -194,9 +192,10 @@ impl Resolver {
             self.link_gone(ifindex);
         }
         for (ifindex, link) in links {
-            self.link(ifindex, link);
+            self.set_link(ifindex, link);
         }
-        self.routes_changed(Ipv4Net::default());
+        self.publish_ports();
+        self.all_routes_changed();
     }
 
     /// To be called every few seconds: a kernel before 5.16 does not keep neighbours by itself, and a request
@@ -209,7 +208,7 @@ impl Resolver {
     pub(super) fn next_work(&mut self) -> Option<Work> {
         while let Some(key) = self.neighbours_due.pop_first() {
             let upkeep = self.neighbours.get(&key).map_or(Upkeep::None, |neighbour| neighbour.upkeep);
-            let up = self.links.get(&key.0).is_some_and(|link| link.up);
+            let up = self.links.is_up(key.0);
             match (self.users.contains_key(&key), upkeep) {
                 (true, Upkeep::None) if up => return Some(Work::Keep(key)),
                 (false, Upkeep::Ours) => return Some(Work::Release(key)),
@@ -232,6 +231,11 @@ impl Resolver {
         indices.into_iter().for_each(|index| self.release(index));
     }
 
+    fn all_routes_changed(&mut self) {
+        self.routes_changed(Ipv4Net::default().into());
+        self.routes_changed(Ipv6Net::default().into());
+    }
+
     fn look_up_routes_by(&mut self, ifindex: u32) {
         let by = |hop: &Hop| hop.route.is_some_and(|route| route.ifindex == ifindex);
         let indices = self.hops.iter().filter(|(_, hop)| by(hop)).map(|(index, _)| *index).collect();
@@ -252,7 +256,7 @@ impl Resolver {
         let Some(hop) = self.hops.get_mut(&index) else { return };
         let old = hop.neighbour();
         hop.route = route;
-        let new = hop.neighbour().filter(|(ifindex, _)| self.attached.contains_key(ifindex));
+        let new = hop.neighbour().filter(|(ifindex, _)| self.links.port(*ifindex).is_some());
         if let Some(key) = old.filter(|_| old != new)
             && let Some(users) = self.users.get_mut(&key)
         {
@@ -272,16 +276,39 @@ impl Resolver {
         self.republish(index);
     }
 
-    fn publish_interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
-        let Some(published) = self.attached.get_mut(&ifindex) else { return };
-        if *published != mac {
-            *published = mac;
-            self.publish.interface(ifindex, mac);
+    fn set_link(&mut self, ifindex: u32, link: Link) {
+        let up = link.up;
+        let was_down = self.links.insert(ifindex, link).is_some_and(|before| !before.up);
+        // The kernel drops IPv4 routes by a link that goes down, and revives next hops of multipath routes by one
+        // that comes up, without a word (net/ipv4/fib_semantics.c).
+        if !up {
+            self.look_up_routes_by(ifindex);
+        } else if was_down && self.links.port(ifindex).is_some() {
+            self.all_routes_changed();
         }
+        self.republish_link(ifindex);
+    }
+
+    fn publish_ports(&mut self) {
+        let ports = self.links.ports();
+        let mut publish = |(ifindex, tags): Port, mac| match tags {
+            [None, _] => self.publish.interface(ifindex, mac),
+            tags => self.publish.vlan(ifindex, tags, mac),
+        };
+        for port in self.ports.keys().filter(|port| !ports.contains_key(port)) {
+            publish(*port, None);
+        }
+        for (port, mac) in &ports {
+            if self.ports.get(port) != Some(mac) {
+                publish(*port, Some(*mac));
+            }
+        }
+        self.ports = ports;
     }
 
     fn republish_link(&mut self, ifindex: u32) {
-        let keys: Vec<NeighbourKey> = self.users.keys().filter(|key| key.0 == ifindex).copied().collect();
+        let keys: Vec<NeighbourKey> =
+            self.users.keys().filter(|key| self.links.leads_through(key.0, ifindex)).copied().collect();
         for key in keys {
             self.neighbours_due.insert(key);
             self.republish_neighbour(key);
@@ -298,50 +325,77 @@ impl Resolver {
         let Some(hop) = self.hops.get(&index) else { return };
         let next_hop = self.next_hop(hop);
         if hop.published != next_hop {
-            self.publish.next_hop(index, next_hop);
+            self.publish.path(index, Way::Out(hop.source, hop.destination), next_hop);
             self.hops.get_mut(&index).expect("just found").published = next_hop;
         }
     }
 
     fn next_hop(&self, hop: &Hop) -> Option<NextHop> {
-        let route = hop.route.filter(|route| self.attached.contains_key(&route.ifindex))?;
-        let link = self.links.get(&route.ifindex).filter(|link| link.up)?;
-        let destination_mac = self.neighbours.get(&hop.neighbour()?)?.mac?;
-        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Some(NextHop { ifindex: route.ifindex, mtu, destination_mac, source_mac: link.mac? })
+        let route = hop.route?;
+        let Egress { port: (ifindex, tags), mac, mtu, scatter_gather } =
+            self.links.egress(route.ifindex, hop.destination.is_ipv6())?;
+        Some(NextHop {
+            ifindex,
+            mtu: route.mtu.map_or(mtu, |route| route.min(mtu)),
+            destination_mac: self.neighbours.get(&hop.neighbour()?)?.mac?,
+            source_mac: mac,
+            tags,
+            scatter_gather,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr},
+        sync::{Arc, Mutex},
+    };
 
-    use super::*;
+    use super::{
+        super::{Tag, links::Vlan},
+        *,
+    };
 
     const CLIENT_SIDE: u32 = 3;
     const UNATTACHED: u32 = 9;
-    const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
-    const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
-    const KEY: NeighbourKey = (CLIENT_SIDE, IpAddr::V4(DESTINATION));
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 1));
+    const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2));
+    const WAY: Way = Way::Out(SOURCE, DESTINATION);
+    const KEY: NeighbourKey = (CLIENT_SIDE, DESTINATION);
+    const OURS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1));
     const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const NEXT_HOP: NextHop = NextHop {
+        ifindex: CLIENT_SIDE,
+        mtu: 1500,
+        destination_mac: THEIRS,
+        source_mac: OURS,
+        tags: [None; 2],
+        scatter_gather: false,
+    };
     const MANAGED: Neighbour = Neighbour { mac: Some(THEIRS), upkeep: Upkeep::Ours, idle: false };
 
     #[derive(Default)]
     struct Published {
-        hops: HashMap<u32, Option<NextHop>>,
+        paths: HashMap<u32, (Way, Option<NextHop>)>,
         interfaces: HashMap<u32, Option<[u8; 6]>>,
+        vlans: HashMap<Port, Option<[u8; 6]>>,
     }
 
     struct Recorder(Arc<Mutex<Published>>);
 
     impl Publish for Recorder {
-        fn next_hop(&mut self, index: u32, next_hop: Option<NextHop>) {
-            self.0.lock().unwrap().hops.insert(index, next_hop);
+        fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>) {
+            self.0.lock().unwrap().paths.insert(index, (way, next_hop));
         }
 
         fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
             self.0.lock().unwrap().interfaces.insert(ifindex, mac);
+        }
+
+        fn vlan(&mut self, ifindex: u32, tags: [Option<Tag>; 2], mac: Option<[u8; 6]>) {
+            self.0.lock().unwrap().vlans.insert((ifindex, tags), mac);
         }
     }
 
@@ -363,7 +417,7 @@ mod tests {
         /// With next hop 1 tracked, routed straight to its destination and its neighbour resolved.
         fn resolved() -> Self {
             let mut bench = Self::new();
-            bench.resolver.track(1, SOURCE, DESTINATION);
+            bench.resolver.track(1, WAY);
             assert_eq!(
                 bench.resolver.next_work(),
                 Some(Work::Route { index: 1, source: SOURCE, destination: DESTINATION })
@@ -376,7 +430,7 @@ mod tests {
         }
 
         fn hop(&self, index: u32) -> Option<NextHop> {
-            self.published.lock().unwrap().hops[&index]
+            self.published.lock().unwrap().paths[&index].1
         }
 
         fn work(&mut self) -> Vec<Work> {
@@ -385,7 +439,14 @@ mod tests {
     }
 
     fn link() -> Link {
-        Link { name: "relc0".to_owned(), mac: Some(OURS), mtu: 1500, up: true }
+        Link {
+            name: "relc0".to_owned(),
+            mac: Some(OURS),
+            mtu: 1500,
+            ipv6_mtu: Some(1500),
+            up: true,
+            vlan: None,
+        }
     }
 
     fn direct() -> Route {
@@ -395,8 +456,8 @@ mod tests {
     #[test]
     fn a_next_hop_has_both_macs_and_the_smaller_mtu() {
         let mut bench = Bench::resolved();
-        let expected = NextHop { ifindex: CLIENT_SIDE, mtu: 1500, destination_mac: THEIRS, source_mac: OURS };
-        assert_eq!(bench.hop(1), Some(expected));
+        assert_eq!(bench.hop(1), Some(NEXT_HOP));
+        assert_eq!(bench.published.lock().unwrap().paths[&1].0, WAY);
         bench.resolver.route_found(1, Some(Route { mtu: Some(1400), ..direct() }));
         assert_eq!(bench.hop(1).unwrap().mtu, 1400);
         bench.resolver.route_found(1, Some(Route { mtu: Some(9000), ..direct() }));
@@ -418,7 +479,7 @@ mod tests {
     fn unroutable_or_elsewhere_is_unresolved() {
         let mut bench = Bench::resolved();
         bench.resolver.route_found(1, Some(Route { ifindex: UNATTACHED, ..direct() }));
-        bench.resolver.neighbour((UNATTACHED, DESTINATION.into()), MANAGED);
+        bench.resolver.neighbour((UNATTACHED, DESTINATION), MANAGED);
         assert_eq!(bench.hop(1), None);
         bench.resolver.route_found(1, None);
         assert_eq!(bench.hop(1), None);
@@ -459,7 +520,7 @@ mod tests {
     #[test]
     fn a_neighbour_is_released_when_its_last_user_is_gone() {
         let mut bench = Bench::resolved();
-        bench.resolver.track(2, [198, 18, 1, 9].into(), DESTINATION);
+        bench.resolver.track(2, Way::Out([198, 18, 1, 9].into(), DESTINATION));
         bench.resolver.route_found(2, Some(direct()));
         bench.work();
         bench.resolver.release(1);
@@ -473,7 +534,7 @@ mod tests {
     fn neighbours_that_others_look_after_are_left_alone() {
         let mut bench = Bench::new();
         bench.resolver.neighbour(KEY, Neighbour { upkeep: Upkeep::Others, ..MANAGED });
-        bench.resolver.track(1, SOURCE, DESTINATION);
+        bench.resolver.track(1, WAY);
         bench.resolver.route_found(1, Some(direct()));
         bench.work();
         bench.resolver.release_all();
@@ -490,12 +551,15 @@ mod tests {
     #[test]
     fn only_destinations_in_a_changed_prefix_are_looked_up_again() {
         let mut bench = Bench::resolved();
-        bench.resolver.track(2, SOURCE, [203, 0, 113, 7].into());
+        bench.resolver.track(2, Way::Out(SOURCE, [203, 0, 113, 7].into()));
+        bench.resolver.track(3, Way::Out(OURS_V6, "2001:db8::cb00:7107".parse().unwrap()));
         bench.work();
         bench.resolver.routes_changed("203.0.113.0/24".parse().unwrap());
         assert!(matches!(bench.work()[..], [Work::Route { index: 2, .. }]));
-        bench.resolver.routes_changed(Ipv4Net::default());
+        bench.resolver.routes_changed(Ipv4Net::default().into());
         assert_eq!(bench.work().len(), 2);
+        bench.resolver.routes_changed(Ipv6Net::default().into());
+        assert!(matches!(bench.work()[..], [Work::Route { index: 3, .. }]));
     }
 
     #[test]
@@ -507,6 +571,92 @@ mod tests {
         bench.resolver.link_gone(77);
         bench.resolver.link(CLIENT_SIDE, link());
         assert_eq!(bench.work(), []);
+    }
+
+    #[test]
+    fn an_internal_path_is_published_and_asks_for_nothing() {
+        let mut bench = Bench::new();
+        let way = Way::Internal { source: SOURCE, destination: DESTINATION, advertised: SOURCE };
+        bench.resolver.track(1, way);
+        assert_eq!(bench.published.lock().unwrap().paths[&1], (way, None));
+        bench.resolver.routes_changed(Ipv4Net::default().into());
+        bench.resolver.release(1);
+        assert_eq!(bench.work(), []);
+    }
+
+    #[test]
+    fn a_link_local_gateway_is_a_neighbour_on_its_own_link() {
+        let mut bench = Bench::new();
+        let gateway: IpAddr = "fe80::1".parse().unwrap();
+        bench.resolver.track(1, Way::Out(OURS_V6, "2001:db8::cb00:7107".parse().unwrap()));
+        bench.work();
+        bench.resolver.route_found(1, Some(Route { gateway: Some(gateway), ..direct() }));
+        assert_eq!(bench.work(), [Work::Keep((CLIENT_SIDE, gateway))]);
+        bench.resolver.neighbour((UNATTACHED, gateway), Neighbour { mac: Some([7; 6]), ..MANAGED });
+        assert_eq!(bench.hop(1), None);
+        bench.resolver.neighbour((CLIENT_SIDE, gateway), MANAGED);
+        assert_eq!(bench.hop(1), Some(NEXT_HOP));
+        bench.resolver.ipv6_mtu(CLIENT_SIDE, 1400);
+        assert_eq!(bench.hop(1).unwrap().mtu, 1400);
+    }
+
+    const VLAN: u32 = 20;
+    const TAGS: [Option<Tag>; 2] = [Some(Tag { id: 100, service: false }), None];
+
+    fn vlan() -> Link {
+        let vlan = Some(Vlan { below: CLIENT_SIDE, tag: Tag { id: 100, service: false } });
+        Link { name: "relc0.100".to_owned(), mac: Some([8; 6]), mtu: 1496, vlan, ..link() }
+    }
+
+    #[test]
+    fn a_route_by_a_vlan_device_leaves_by_the_interface_below() {
+        let mut bench = Bench::new();
+        let key = (VLAN, DESTINATION);
+        bench.resolver.link(VLAN, vlan());
+        bench.resolver.track(1, WAY);
+        bench.work();
+        bench.resolver.route_found(1, Some(Route { ifindex: VLAN, ..direct() }));
+        assert_eq!(bench.work(), [Work::Keep(key)]);
+        bench.resolver.neighbour(key, MANAGED);
+        let expected = NextHop { mtu: 1496, source_mac: [8; 6], tags: TAGS, ..NEXT_HOP };
+        assert_eq!(bench.hop(1), Some(expected));
+
+        bench.resolver.link(CLIENT_SIDE, Link { mtu: 1400, ..link() });
+        assert_eq!(
+            bench.hop(1),
+            Some(NextHop { mtu: 1400, ..expected }),
+            "the interface below has a new MTU"
+        );
+        bench.resolver.scatter_gather(CLIENT_SIDE, true);
+        assert!(bench.hop(1).unwrap().scatter_gather);
+        bench.resolver.link(CLIENT_SIDE, Link { up: false, ..link() });
+        assert_eq!(bench.hop(1), None);
+        bench.resolver.link(CLIENT_SIDE, link());
+        assert!(bench.hop(1).is_some());
+        bench.resolver.link_gone(VLAN);
+        assert_eq!(bench.hop(1), None);
+        let work = bench.work();
+        assert!(matches!(work[..], [Work::Route { index: 1, .. }, ..]), "{work:?}");
+    }
+
+    #[test]
+    fn vlans_on_attached_interfaces_are_published_as_they_come_and_go() {
+        let mut bench = Bench::new();
+        let port = (CLIENT_SIDE, TAGS);
+        let published = |bench: &Bench| bench.published.lock().unwrap().vlans.get(&port).copied();
+        bench.resolver.link(VLAN, Link { up: false, ..vlan() });
+        assert_eq!(published(&bench), None, "the host takes nothing from it yet");
+        bench.resolver.link(VLAN, vlan());
+        assert_eq!(published(&bench), Some(Some([8; 6])));
+        bench.resolver.link(VLAN, Link { mac: Some([9; 6]), ..vlan() });
+        assert_eq!(published(&bench), Some(Some([9; 6])));
+        bench.resolver.link_gone(VLAN);
+        assert_eq!(published(&bench), Some(None));
+        bench.resolver.resync(HashMap::from([(CLIENT_SIDE, link()), (VLAN, vlan())]), HashMap::new());
+        assert_eq!(published(&bench), Some(Some([8; 6])));
+        let published = bench.published.lock().unwrap();
+        assert_eq!(published.vlans.len(), 1);
+        assert_eq!(published.interfaces, HashMap::from([(CLIENT_SIDE, Some(OURS))]));
     }
 
     #[test]

@@ -240,8 +240,9 @@ impl Server {
             origin.token = Some(self.reservations.hold(now, next, user, &mut *self.rng, timers));
         }
         let expires = after(now, self.lifetime(lifetime));
-        let max_peers = self.config.limits.permissions as usize;
-        let allocation = Allocation::new(origin, &opened, max_peers, (now, expires), &mut self.effects);
+        let limits = (self.config.limits.permissions as usize, self.meters.take());
+        let allocation =
+            Allocation::new(origin, &opened, limits, (now, expires), &self.own, &mut self.effects);
         let response = success(&reply, &allocation, &self.own, now);
         self.allocations.insert(allocation);
         self.respond(&reply, response);

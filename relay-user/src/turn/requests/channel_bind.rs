@@ -59,7 +59,8 @@ impl Server {
         } else {
             permission_until.max(channel_until)
         };
-        allocation.bind(number, (peer, hairpin), channel_until, permission_until, &mut self.effects);
+        let until = (channel_until, permission_until);
+        allocation.bind(number, (peer, hairpin), until, &self.own, &mut self.effects);
         Ok(Some(request.reply.success()))
     }
 }

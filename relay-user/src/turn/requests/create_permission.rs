@@ -32,7 +32,7 @@ impl Server {
             return Err(ErrorCode::InsufficientCapacity.into());
         }
         for ip in ips {
-            allocation.permit(ip, until, &mut self.effects);
+            allocation.permit(ip, until, &self.own, &mut self.effects);
         }
         Ok(Some(request.reply.success()))
     }

@@ -37,7 +37,7 @@ impl Server {
             let lifetime = self.lifetime(requested);
             if let Some(allocation) = self.allocations.get_mut(id) {
                 for family in families {
-                    allocation.refresh(family, after(request.now, lifetime), &mut self.effects);
+                    allocation.refresh(family, after(request.now, lifetime), &self.own, &mut self.effects);
                 }
             }
             lifetime.as_secs() as u32

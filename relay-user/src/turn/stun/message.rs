@@ -11,7 +11,7 @@ use super::{
     integrity,
 };
 
-/// A message whose attributes lie within it and whose FINGERPRINT, if any, is right.
+/// A message whose attributes lie within it and whose FINGERPRINT, if any, is the last and right.
 ///
 /// Its attributes are those that count: none from the first integrity attribute on (RFC 8489 section 9).
 #[derive(Clone, Debug)]
@@ -71,6 +71,17 @@ pub struct Malformed;
 impl<'a> Message<'a> {
     /// Reads the attributes of `bytes`, which is what [`Header::parse`] returned beside `header`.
     pub fn parse(header: Header, bytes: &'a [u8]) -> Result<Self, MessageError> {
+        Self::read(header, bytes, true)
+    }
+
+    /// As [`parse`](Self::parse), for messages that carry data: of a FINGERPRINT's value only the length counts. It tells
+    /// STUN from other protocols on the same port, which TURN clients have none of, and to compute it is to go
+    /// through all the data, which the kernel program has no time for.
+    pub fn parse_without_crc(header: Header, bytes: &'a [u8]) -> Result<Self, MessageError> {
+        Self::read(header, bytes, false)
+    }
+
+    fn read(header: Header, bytes: &'a [u8], with_crc: bool) -> Result<Self, MessageError> {
         let mut message = Self {
             header,
             bytes,
@@ -87,8 +98,8 @@ impl<'a> Message<'a> {
             match kind {
                 AttributeType::FINGERPRINT => {
                     message.attributes_end = message.attributes_end.min(offset);
-                    let crc = crc32fast::hash(&bytes[..offset]) ^ FINGERPRINT_XOR;
-                    if next != bytes.len() || value != crc.to_be_bytes() {
+                    let crc = || (crc32fast::hash(&bytes[..offset]) ^ FINGERPRINT_XOR).to_be_bytes();
+                    if next != bytes.len() || value.len() != 4 || with_crc && value != crc() {
                         return Err(MessageError::Fingerprint);
                     }
                     message.fingerprint = true;
@@ -187,7 +198,7 @@ impl<'a> Message<'a> {
         if verified.is_ok() { Integrity::Valid } else { Integrity::Invalid }
     }
 
-    /// Whether there is a FINGERPRINT (which is right then).
+    /// Whether there is a FINGERPRINT (which is right then, unless it was parsed without).
     pub const fn has_fingerprint(&self) -> bool {
         self.fingerprint
     }

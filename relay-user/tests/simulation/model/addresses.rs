@@ -18,7 +18,11 @@ impl Model {
     pub(super) fn peer(&self, address: SocketAddr) -> Peer {
         let local = self.local_form(address);
         if self.rules.relays.iter().any(|relay| relay.ip == local.ip()) {
-            if self.rules.ports.contains(&local.port()) { Peer::Hairpin(local) } else { Peer::Forbidden }
+            if self.rules.hairpin && self.rules.ports.contains(&local.port()) {
+                Peer::Hairpin(local)
+            } else {
+                Peer::Forbidden
+            }
         } else if self.permits(address.ip()) {
             Peer::Outside
         } else {
@@ -32,7 +36,8 @@ impl Model {
             IpAddr::V4(ip) => ip.octets()[0] == 8,
             IpAddr::V6(ip) => ip.segments()[0] == 0x2600,
         };
-        is_outside || self.rules.relays.iter().any(|relay| [relay.ip, relay.external].contains(&ip))
+        let mut relays = self.rules.relays.iter();
+        is_outside || self.rules.hairpin && relays.any(|relay| [relay.ip, relay.external].contains(&ip))
     }
 
     pub(super) fn local_form(&self, address: SocketAddr) -> SocketAddr {

@@ -35,8 +35,10 @@ pub struct Rules {
     pub allocations_per_user: usize,
     pub permissions: usize,
     pub channels: usize,
-    /// The operator limits bandwidth, so no flow may pass by the core.
-    pub no_flows: bool,
+    /// The operator limits bandwidth, and as many allocations as this can be metered by core and kernel together.
+    pub meters: Option<usize>,
+    /// Clients may be each other's peers.
+    pub hairpin: bool,
     /// Responses to strangers are limited, so that they may get none.
     pub shy: bool,
     /// Clients of these families are sent elsewhere.
@@ -63,6 +65,8 @@ pub struct Granted {
     deleted_by: Option<[u8; 12]>,
     /// Channel numbers that are free again.
     expired: BTreeSet<u16>,
+    /// Whether the kernel could keep it within its bandwidth, if that is limited: else it has no flows.
+    pub has_flows: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -201,6 +205,8 @@ impl Model {
             self.reservations.insert(token, reservation);
         }
         let relayed = |address| Relayed { address, expires, permissions: BTreeMap::new() };
+        let metered = self.granted.values().filter(|granted| granted.has_flows).count();
+        let has_flows = self.rules.meters.is_none_or(|meters| metered < meters);
         self.granted.insert(
             sent.by.five_tuple,
             Granted {
@@ -215,6 +221,7 @@ impl Model {
                 missing,
                 deleted_by: None,
                 expired: BTreeSet::new(),
+                has_flows,
             },
         );
         what

@@ -37,7 +37,8 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
     let datapath = settings.datapath.unwrap_or(default(DatapathMode::Auto));
     let addresses = listeners.iter().map(|listener| listener.value.ip());
     let addresses = addresses.chain(relay_addresses.iter().map(|relay| relay.value)).collect::<Vec<_>>();
-    resolver.what_is_in_the_kernel(&datapath, &interfaces, &addresses, limits.bytes_per_second);
+    resolver.what_is_in_the_kernel(&datapath, &interfaces, &addresses);
+    let hairpin = resolver.hairpin(settings.hairpin);
 
     let Resolver { errors, notes, .. } = resolver;
     if !errors.is_empty() {
@@ -61,6 +62,7 @@ pub fn resolve(settings: Settings, host: &Host) -> Result<Configuration, ConfigE
         max_flows: settings.max_flows.map_or(DEFAULT_MAX_FLOWS, std::num::NonZeroU32::get),
         admin_socket: settings.admin_socket.unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into()),
         bpffs: settings.bpffs.unwrap_or_else(|| DEFAULT_BPFFS.into()),
+        hairpin,
         strict_permissions: settings.strict_permissions.unwrap_or(false),
         rfc5766_channels: settings.rfc5766_channels.unwrap_or(false),
         lifetimes,
@@ -88,13 +90,25 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
+    /// Whether clients of this server may be each other's peers.
+    fn hairpin(&mut self, wanted: Option<bool>) -> bool {
+        let wanted = wanted.unwrap_or(true);
+        if !wanted {
+            self.warn(
+                "hairpin: calls with both ends on this server fail, as relayed addresses are refused as peers; \
+                 remove the key to allow them"
+                    .to_owned(),
+            );
+        }
+        wanted
+    }
+
     /// Whether there is something to attach to, and what the daemon will have to carry nevertheless.
     fn what_is_in_the_kernel(
         &mut self,
         datapath: &Given<DatapathMode>,
         interfaces: &[&Interface],
         addresses: &[IpAddr],
-        bytes_per_second: u64,
     ) {
         if datapath.value == DatapathMode::Userspace {
             return;
@@ -110,17 +124,6 @@ impl Resolver<'_> {
             );
         }
         self.warn_of_bypasses(interfaces, addresses.iter().copied());
-        if addresses.iter().any(IpAddr::is_ipv6) {
-            let text = "IPv6 is carried by the daemon: the kernel program forwards IPv4";
-            self.notes.push(Note::Default(text.to_owned()));
-        }
-        if bytes_per_second > 0 {
-            self.warn(
-                "limits bytes_per_second: the daemon carries all media while it is set, since the kernel program \
-                 does not hold to it yet"
-                    .to_owned(),
-            );
-        }
     }
 
     fn refuse(&mut self, origin: Origin, key: &str, value: Option<String>, problem: impl Into<String>) {

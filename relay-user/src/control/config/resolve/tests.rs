@@ -277,17 +277,12 @@ fn a_dual_stack_host_serves_and_relays_both_families_from_lasting_addresses() {
     assert_eq!(listeners(&configuration), ["198.51.100.7:3478", "[2001:db8::7]:3478"]);
     assert_eq!(relays(&configuration), ["198.51.100.7", "2001:db8::7"]);
     let notes = format!("{:?}", configuration.notes);
-    for said in ["listen: udp://198.51.100.7:3478, udp://[2001:db8::7]:3478", "IPv6 is carried by the daemon"]
-    {
-        assert!(notes.contains(said), "{said} in {notes}");
-    }
+    assert!(notes.contains("listen: udp://198.51.100.7:3478, udp://[2001:db8::7]:3478"), "{notes}");
     let link_local = ip("fe80::7").into();
     assert!(configuration.host_addresses.contains(&link_local), "no peer is on a link-local one either");
 
     let both = resolved_on(&dual_stack(), "interfaces = [\"eth0\", \"eth1\"]").unwrap();
     assert_eq!(relays(&both), ["198.51.100.7", "2001:db8::7"], "the external side of each family");
-    let userspace = resolved_on(&dual_stack(), "datapath = \"userspace\"").unwrap();
-    assert!(!format!("{:?}", userspace.notes).contains("carried by the daemon"));
 }
 
 #[test]
@@ -343,11 +338,6 @@ fn limits_have_defaults_and_mean_what_they_say() {
     let both = limits("bytes_per_second = 250000\nburst = 70000");
     assert_eq!((both.bytes_per_second, both.burst), (250_000, 70_000));
 
-    let limited = resolved("[limits]\nbytes_per_second = 1000").unwrap();
-    assert!(warnings(&limited).contains("the daemon carries all media"), "{}", warnings(&limited));
-    let limited = resolved("datapath = \"userspace\"\n[limits]\nbytes_per_second = 1000").unwrap();
-    assert!(!warnings(&limited).contains("the daemon carries all media"));
-
     for (text, said) in [
         ("burst = 2000", "f.toml:1: limits burst = 2000: there is no rate"),
         ("max_permissions = 0", "limits max_permissions = 0: nobody could relay anything: write 1 or more"),
@@ -356,6 +346,18 @@ fn limits_have_defaults_and_mean_what_they_say() {
         let message = refusal(&format!("[limits]\n{text}"));
         assert!(message.contains(said), "{message}");
     }
+}
+
+#[test]
+fn hairpins_are_there_unless_switched_off_with_a_warning() {
+    let (on, off) = (resolved("").unwrap(), resolved("hairpin = false").unwrap());
+    assert!(on.hairpin && !off.hairpin);
+    assert!(
+        warnings(&off).contains("hairpin: calls with both ends on this server fail"),
+        "{}",
+        warnings(&off)
+    );
+    assert!(!warnings(&on).contains("hairpin"));
 }
 
 #[test]
