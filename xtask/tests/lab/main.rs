@@ -18,6 +18,7 @@ mod janitor;
 mod kill;
 mod many;
 mod mtu;
+mod order;
 mod scene;
 mod session;
 mod socket_options;
