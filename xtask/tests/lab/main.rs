@@ -19,6 +19,7 @@ mod kill;
 mod many;
 mod mtu;
 mod order;
+mod routes;
 mod scene;
 mod session;
 mod socket_options;
