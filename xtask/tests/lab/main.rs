@@ -12,6 +12,7 @@ mod dual;
 mod fallback;
 mod firewall;
 mod full;
+mod host;
 mod host_link;
 mod ip_header;
 mod janitor;
