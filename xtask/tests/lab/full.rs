@@ -4,7 +4,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use xtask::lab::{CLIENTS, PEERS};
+use xtask::lab::Family::{self, V4, V6};
+use xtask::lab::PEERS;
 use xtask::turn_client::TurnClient;
 use xtask::wait;
 
@@ -18,19 +19,19 @@ const FLOWS: u64 = 5;
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_channel_fits_xdp_native() {
-    one_channel_fits(Datapath::XdpNative);
+    one_channel_fits(Datapath::XdpNative, V4);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_channel_fits_xdp_generic() {
-    one_channel_fits(Datapath::XdpGeneric);
+    one_channel_fits(Datapath::XdpGeneric, V6);
 }
 
 /// There is room for one allocation with its channel.
-fn one_channel_fits(datapath: Datapath) {
+fn one_channel_fits(datapath: Datapath, family: Family) {
     let scene = Scene::with_config("full", datapath, &format!("max_flows = {FLOWS}\n"));
-    let (peer, address) = scene.peer(PEERS[0]);
+    let (peer, address) = scene.peer(family.peer(0));
     let mut first = bound(&scene, 0, address);
     exchange_until_fast(&scene, &mut first, &peer, 0);
     let mut second = bound(&scene, 1, address);
@@ -94,8 +95,9 @@ fn room_comes_back(datapath: Datapath) {
 
 /// A client with a channel to the peer.
 fn bound(scene: &Scene, number: usize, peer: SocketAddr) -> TurnClient {
-    let mut client = scene.client(CLIENTS[number]);
-    client.allocate(None).expect("Allocate succeeds");
+    let family = Family::of(peer.ip());
+    let mut client = scene.client(family.client(number));
+    client.allocate_family(family).expect("Allocate succeeds");
     client.channel_bind(CHANNEL, peer).expect("ChannelBind succeeds");
     client
 }
