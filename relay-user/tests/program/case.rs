@@ -99,7 +99,10 @@ impl Case {
                     Form::ChannelData => channel_data(client.channel(self.shown()), data),
                     Form::Indication => data_indication(self.shown(), data),
                 };
-                Frame { destination_mac: client.mac(), ..Frame::new(client.server(), client.address(), payload) }
+                Frame {
+                    destination_mac: client.mac(),
+                    ..Frame::new(client.server(), client.address(), payload)
+                }
             }
         };
         let input = self.input(data);
@@ -191,7 +194,8 @@ impl Case {
     /// packet that would have gone from the one relayed address to the other lies in between.
     pub fn dont_fragment(&self, input: &Frame, output: &Frame, data: &[u8]) -> bool {
         let between_len = ip_header_len(self.relayed) + UDP_LEN + data.len();
-        let lens: &[usize] = if self.is_hairpin() { &[between_len, output.packet_len()] } else { &[output.packet_len()] };
+        let lens: &[usize] =
+            if self.is_hairpin() { &[between_len, output.packet_len()] } else { &[output.packet_len()] };
         let families = self.families();
         families.windows(2).zip(lens).fold(input.dont_fragment, |dont_fragment, (step, &len)| match step {
             [Family::V6, Family::V4] => len > FRAGMENTABLE_IPV4_LEN,

@@ -79,7 +79,8 @@ fn the_hosts_own_ports_are_untouched_by_a_dead_daemon() {
 fn a_socket_of_the_other_family_is_not_the_daemons() {
     let mut relay = Relay::new();
     let [to_peer, _] = Case::ipv4(Form::ChannelData);
-    let by_ipv6 = Case::to_peer().find(|case| case.families() == [Family::V6, Family::V6]).expect("one of all");
+    let by_ipv6 =
+        Case::to_peer().find(|case| case.families() == [Family::V6, Family::V6]).expect("one of all");
     relay.close_sockets(Family::V4);
     for (case, outcome) in [(to_peer, Outcome::DaemonGone), (by_ipv6, Outcome::Ttl)] {
         let frame = Frame { ttl: 1, ..case.input(b"data") };

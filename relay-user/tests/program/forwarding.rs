@@ -118,7 +118,11 @@ fn dp_015_all_four_of_the_clients_tuple_must_match() {
 fn dp_020_an_unbound_channel_is_the_slow_paths() {
     let relay = Relay::new();
     for family in Family::ALL {
-        let case = Case { from: End::Client(Client::caller(family), Form::ChannelData), relayed: family, to: End::Peer };
+        let case = Case {
+            from: End::Client(Client::caller(family), Form::ChannelData),
+            relayed: family,
+            to: End::Peer,
+        };
         for number in [0x4000, 0x4002, 0x4fff] {
             let frame = Frame { payload: channel_data(number, b"data"), ..case.input(b"") };
             relay.assert_outcome(Side::Client, &frame.bytes(), Outcome::NoFlow);
@@ -131,7 +135,9 @@ fn dp_020_an_unbound_channel_is_the_slow_paths() {
 fn dp_030_dp_033_a_channel_is_of_one_port_and_a_permission_of_all() {
     let relay = Relay::new();
     for case in Case::to_client() {
-        for port in [1, 0x0100, 0x00ff, peer(case.relayed).port() + 1, peer(case.relayed).port() - 1, u16::MAX] {
+        for port in
+            [1, 0x0100, 0x00ff, peer(case.relayed).port() + 1, peer(case.relayed).port() - 1, u16::MAX]
+        {
             let source = SocketAddr::new(case.peer().ip(), port);
             let expected = Frame { payload: data_indication(source, b"data"), ..case.output(b"data") };
             relay.assert_forwards(&case, &Frame { source, ..case.input(b"data") }, &expected);
@@ -225,7 +231,8 @@ fn dp_039_what_a_peer_sends_is_data_whatever_it_looks_like() {
 #[ignore = "needs CAP_BPF: cargo xtask test"]
 fn dp_062_traffic_changes_no_entry() {
     let mut relay = Relay::new();
-    let keys: Vec<_> = Client::ALL.iter().flat_map(|client| client.flows()).flat_map(|flow| encode::keys(&flow)).collect();
+    let keys: Vec<_> =
+        Client::ALL.iter().flat_map(|client| client.flows()).flat_map(|flow| encode::keys(&flow)).collect();
     let before: Vec<_> = keys.iter().map(|key| relay.entry(key).unwrap()).collect();
     for case in Case::all() {
         for _ in 0..3 {
@@ -337,7 +344,8 @@ fn dp_068_a_full_map_takes_no_more_and_keeps_what_it_has() {
             let mut flow = client.bound(Direction::ToClient, SocketAddr::new(on_peer_side(family, 77), port));
             flow.id.relayed = RelayedAddr(client.relayed(family));
             let indices = encode::Indices { counter: 1, path: 1 };
-            encode::keys(&flow).any(|key| relay.try_insert(&key, encode::entry(&flow, &key, indices)).is_err())
+            encode::keys(&flow)
+                .any(|key| relay.try_insert(&key, encode::entry(&flow, &key, indices)).is_err())
         });
         assert!(refused.is_some(), "more flows than the map has room for");
     }

@@ -3,9 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{
-    IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, UdpHeader,
-};
+use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, UdpHeader};
 use relay_user::{net::next_hop::Tag, turn::Family};
 
 pub const ETHERNET_LEN: usize = 14;
@@ -277,8 +275,10 @@ pub fn repair_ip_checksum(frame: &mut [u8], ip_at: usize) {
 
 /// RFC 1071's sum, word by word in network byte order.
 pub fn sum(bytes: &[u8]) -> u16 {
-    let sum: u32 =
-        bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low))).sum();
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low)))
+        .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -18,11 +18,16 @@ use crate::{
 fn dp_041_two_allocations_that_are_each_others_peer_get_one_packet_for_each() {
     let relay = Relay::new();
     for case in Case::hairpins() {
-        let (End::Client(caller, Form::ChannelData), End::Client(bound, Form::ChannelData)) = (case.from, case.to)
+        let (End::Client(caller, Form::ChannelData), End::Client(bound, Form::ChannelData)) =
+            (case.from, case.to)
         else {
             continue;
         };
-        let back = Case { from: End::Client(bound, Form::ChannelData), to: End::Client(caller, Form::ChannelData), ..case };
+        let back = Case {
+            from: End::Client(bound, Form::ChannelData),
+            to: End::Client(caller, Form::ChannelData),
+            ..case
+        };
         for case in [case, back] {
             let before: Vec<_> = case.flows().iter().map(|flow| relay.counted(flow).0).collect();
             relay.assert_relays(&case, b"ping");
@@ -44,7 +49,11 @@ fn dp_041_an_allocation_that_is_its_own_peer_gets_each_packet_once() {
                 relay.install(&flow);
             }
             for from in [Form::ChannelData, Form::Indication] {
-                let case = Case { from: End::Client(client, from), relayed, to: End::Client(client, Form::ChannelData) };
+                let case = Case {
+                    from: End::Client(client, from),
+                    relayed,
+                    to: End::Client(client, Form::ChannelData),
+                };
                 for packets in 1..=3 {
                     relay.assert_relays(&case, b"echo");
                     let to_client = client.bound(Direction::ToClient, own);

@@ -69,7 +69,10 @@ fn dp_046_from_ipv6_to_ipv4_df_is_0_up_to_1260_bytes_of_packet_and_1_above() {
             let data = data(len);
             let expected = case.output(&data);
             let dont_fragment = expected.packet_len() > 1260;
-            assert_eq!(expected.packet_len() - overhead, expected.payload.len() - case.output(b"").payload.len());
+            assert_eq!(
+                expected.packet_len() - overhead,
+                expected.payload.len() - case.output(b"").payload.len()
+            );
             seen.insert((expected.packet_len(), dont_fragment));
             relay.assert_forwards(&case, &case.input(&data), &Frame { dont_fragment, ..expected });
         }
@@ -193,6 +196,8 @@ fn dp_051_what_leaves_has_a_plain_header_and_the_right_lengths() {
         let udp = expected.udp_at();
         assert_eq!(usize::from(word(&run.frame, udp + 4)), run.frame.len() - udp, "{case:?}: UDP length");
         assert_eq!(run.frame[run.frame.len() - expected.payload.len()..].len(), expected.payload.len());
-        assert!(case.from == End::Peer || run.frame.ends_with(&expected.payload[expected.payload.len() - 4..]));
+        assert!(
+            case.from == End::Peer || run.frame.ends_with(&expected.payload[expected.payload.len() - 4..])
+        );
     }
 }

@@ -38,8 +38,11 @@ fn attributes_may_come_in_any_order_with_software_and_fingerprint_beside_them() 
             for order in orders {
                 // The value of padding bytes is nobody's business, but counts in the checksum.
                 for padding in [0, 0xd7] {
-                    let message = order.iter().fold(Indication { padding, ..Indication::send() }, |m, add| add(m));
-                    for message in [message.clone().fingerprint(true), message.clone().fingerprint(false), message] {
+                    let message =
+                        order.iter().fold(Indication { padding, ..Indication::send() }, |m, add| add(m));
+                    for message in
+                        [message.clone().fingerprint(true), message.clone().fingerprint(false), message]
+                    {
                         let frame = Frame { payload: message.bytes, ..case.input(b"") };
                         relay.assert_forwards(&case, &frame, &case.output(&data));
                     }
@@ -144,7 +147,9 @@ fn a_send_indication_is_exactly_as_long_as_its_datagram() {
 fn stun_but_send_indications_is_the_control_planes() {
     let relay = Relay::new();
     for case in sends() {
-        for message_type in [0x0001u16, 0x0003, 0x0004, 0x0006, 0x0007, 0x0008, 0x0009, 0x0017, 0x0116, 0x0011, 0x1600] {
+        for message_type in
+            [0x0001u16, 0x0003, 0x0004, 0x0006, 0x0007, 0x0008, 0x0009, 0x0017, 0x0116, 0x0011, 0x1600]
+        {
             let mut payload = case.input(b"data").payload;
             payload[..2].copy_from_slice(&message_type.to_be_bytes());
             let outcome = if payload[0] <= 3 { Outcome::Control } else { continue };
@@ -153,7 +158,11 @@ fn stun_but_send_indications_is_the_control_planes() {
         // Without the magic cookie it is RFC 3489's, or nothing.
         let mut payload = case.input(b"data").payload;
         payload[4] ^= 1;
-        relay.assert_outcome(Side::Client, &Frame { payload, ..case.input(b"") }.bytes(), Outcome::Indication);
+        relay.assert_outcome(
+            Side::Client,
+            &Frame { payload, ..case.input(b"") }.bytes(),
+            Outcome::Indication,
+        );
     }
 }
 
@@ -198,7 +207,9 @@ fn dp_040_transaction_ids_do_not_come_again_and_every_bit_of_them_varies() {
 #[ignore = "needs CAP_BPF: cargo xtask test"]
 fn dp_040_transaction_ids_follow_from_a_secret_alone_that_each_load_has_of_its_own() {
     let mut relay = Relay::new();
-    let case = Case::to_client().find(|case| matches!(case.to, End::Client(_, Form::Indication))).expect("one of all");
+    let case = Case::to_client()
+        .find(|case| matches!(case.to, End::Client(_, Form::Indication)))
+        .expect("one of all");
     // Each CPU counts its own.
     pin(0);
     let mut ids = HashSet::new();
@@ -246,7 +257,8 @@ fn a_client_without_a_relayed_address_of_the_peers_family_is_the_slow_paths() {
         let End::Client(client, Form::Indication) = case.from else { continue };
         let other = if case.relayed == Family::V4 { Family::V6 } else { Family::V4 };
         relay.remove(&client.allocation(case.relayed));
-        let frame = Frame { payload: send_indication(permitted_peer(case.relayed), b"data"), ..case.input(b"") };
+        let frame =
+            Frame { payload: send_indication(permitted_peer(case.relayed), b"data"), ..case.input(b"") };
         relay.assert_outcome(Side::Client, &frame.bytes(), Outcome::NoFlow);
         relay.assert_relays(&Case { relayed: other, ..case }, b"data");
         relay.install(&client.allocation(case.relayed));

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use aya::{TestRun as _, TestRunOptions};
 use relay_user::turn::{
-    AllocationId, ChannelNumber, ClientAddr, Direction, Family, FiveTuple, Flow, FlowForm, FlowId, PeerAddr, RelayedAddr,
-    ServerAddr, Transport,
+    AllocationId, ChannelNumber, ClientAddr, Direction, Family, FiveTuple, Flow, FlowForm, FlowId, PeerAddr,
+    RelayedAddr, ServerAddr, Transport,
 };
 
 use crate::{

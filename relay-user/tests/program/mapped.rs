@@ -92,7 +92,12 @@ fn lookup_batch(map: BorrowedFd<'_>, count: usize, values: &mut [u64]) -> io::Re
     };
     // SAFETY: the attributes are this command's, and its buffers hold `count` keys and all CPUs' values of each.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut batch, size_of::<Batch>() as libc::c_ulong)
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_LOOKUP_BATCH,
+            &raw mut batch,
+            size_of::<Batch>() as libc::c_ulong,
+        )
     };
     let error = io::Error::last_os_error();
     // ENOENT: there are no more, which is how it ends.

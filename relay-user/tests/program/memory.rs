@@ -65,7 +65,11 @@ fn without_tailroom_a_frame_that_gets_padding_is_the_slow_paths() {
             if bytes.len() > Memory::PIECE {
                 continue;
             }
-            let padding = if matches!(case.to, End::Client(_, Form::Indication)) { data_len.next_multiple_of(4) - data_len } else { 0 };
+            let padding = if matches!(case.to, End::Client(_, Form::Indication)) {
+                data_len.next_multiple_of(4) - data_len
+            } else {
+                0
+            };
             let there = bytes.len() - overhead - data_len;
             if bytes.len() - there + padding > Memory::PIECE {
                 relay.assert_outcome(case.ingress(), &bytes, Outcome::Tailroom);
@@ -138,7 +142,8 @@ fn behind_a_frame_in_several_pieces_nothing_is_cut_off_or_added() {
             frame.payload.extend([0xee; 3]);
             relay.assert_outcome(case.ingress(), &frame.bytes(), Outcome::NonLinear);
         }
-        let indication = [case.from, case.to].iter().any(|end| matches!(end, End::Client(_, Form::Indication)));
+        let indication =
+            [case.from, case.to].iter().any(|end| matches!(end, End::Client(_, Form::Indication)));
         if indication {
             relay.assert_outcome(case.ingress(), &case.input(&data(6001)).bytes(), Outcome::NonLinear);
         } else {
@@ -162,8 +167,15 @@ fn dp_002_headers_that_are_not_in_the_first_piece_are_never_read_from_it() {
             let memory = Memory { first_piece: Some(first_piece), ..Memory::default() };
             let run = relay.run_from(memory, case.ingress(), &bytes);
             if run.verdict == XDP_PASS {
-                assert_eq!(hex(&run.frame), hex(&bytes), "{case:?}: untouched, {first_piece} bytes in the first piece");
-                assert!(first_piece < before_data, "{case:?}: {first_piece} bytes in the first piece hold all headers");
+                assert_eq!(
+                    hex(&run.frame),
+                    hex(&bytes),
+                    "{case:?}: untouched, {first_piece} bytes in the first piece"
+                );
+                assert!(
+                    first_piece < before_data,
+                    "{case:?}: {first_piece} bytes in the first piece hold all headers"
+                );
             } else {
                 assert_run(&run, &frame, case.verdict(), &case.output(&data));
                 assert!(first_piece >= frame.payload_at(), "{case:?}: forwarded by {first_piece} bytes");

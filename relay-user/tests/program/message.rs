@@ -34,7 +34,8 @@ pub fn send_indication(peer: SocketAddr, data: &[u8]) -> Vec<u8> {
 
 /// The Data indication that the server makes, with a transaction ID of zeroes.
 pub fn data_indication(peer: SocketAddr, data: &[u8]) -> Vec<u8> {
-    let indication = Indication { bytes: header(DATA_INDICATION, [0; 12]), padding: 0, transaction_id: [0; 12] };
+    let indication =
+        Indication { bytes: header(DATA_INDICATION, [0; 12]), padding: 0, transaction_id: [0; 12] };
     indication.xor_peer_address(peer).attribute(DATA, data).bytes
 }
 

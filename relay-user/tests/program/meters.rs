@@ -40,12 +40,13 @@ fn advance(relay: &mut Relay, nanos: u64) {
 /// Sends until a packet is dropped: how many are not.
 fn send_all(relay: &Relay, case: &Case) -> u64 {
     let frame = case.input(&data(LEN)).bytes();
-    (0..).find(|_| {
-        let verdict = relay.run(case.ingress(), &frame).verdict;
-        assert!([case.verdict(), XDP_DROP].contains(&verdict), "verdict {verdict}");
-        verdict == XDP_DROP
-    })
-    .expect("a limit")
+    (0..)
+        .find(|_| {
+            let verdict = relay.run(case.ingress(), &frame).verdict;
+            assert!([case.verdict(), XDP_DROP].contains(&verdict), "verdict {verdict}");
+            verdict == XDP_DROP
+        })
+        .expect("a limit")
 }
 
 #[test]
@@ -245,7 +246,8 @@ fn dp_073_two_cpus_on_one_allocation_lose_no_charge_and_pass_no_more_than_is_all
         start.wait();
     });
 
-    let sent: Vec<u64> = flows.iter().map(|flows| flows.iter().map(|flow| relay.counted(flow).1).sum()).collect();
+    let sent: Vec<u64> =
+        flows.iter().map(|flows| flows.iter().map(|flow| relay.counted(flow).1).sum()).collect();
     let bytes: u64 = sent.iter().sum();
     let charged = values(&relay.meters)[METER as usize] - (begin + rate.burst);
     let elapsed = program_now(relay) - begin;
@@ -253,6 +255,7 @@ fn dp_073_two_cpus_on_one_allocation_lose_no_charge_and_pass_no_more_than_is_all
     assert_eq!(charged, bytes / LEN as u64 * ((LEN as u64 * rate.per_byte) >> 16));
     assert!(charged <= elapsed, "{charged} ns charged in {elapsed} ns");
     assert!(charged * 100 > STEPS * STEP * 95, "{charged} ns charged");
-    let outcomes: Vec<_> = relay.outcomes().into_keys().filter(|&name| name != Outcome::Bandwidth.name()).collect();
+    let outcomes: Vec<_> =
+        relay.outcomes().into_keys().filter(|&name| name != Outcome::Bandwidth.name()).collect();
     assert!(outcomes.is_empty(), "{outcomes:?}");
 }

@@ -214,7 +214,8 @@ fn dp_004_ipv6_extension_headers_are_the_slow_paths() {
         if frame.family() == Family::V4 {
             continue;
         }
-        let [source, destination] = [frame.source, frame.destination].map(|address| address.port().to_be_bytes());
+        let [source, destination] =
+            [frame.source, frame.destination].map(|address| address.port().to_be_bytes());
         // Hop-by-hop, routing, fragment (a whole packet's, the first's, a later one's), destination options; the
         // rest of each begins as its length or its reserved byte, and where it can looks like a UDP header.
         let plain = vec![0; 7];
@@ -253,7 +254,8 @@ fn dp_003_later_fragments_are_never_matched_by_what_lies_where_ports_would() {
     let relay = Relay::new();
     for case in Case::all() {
         for (fragment_offset, more_fragments) in [(1, false), (1, true), (185, true), (0x1fff, false)] {
-            let frame = Frame { fragment_offset, more_fragments, dont_fragment: false, ..case.input(b"data") };
+            let frame =
+                Frame { fragment_offset, more_fragments, dont_fragment: false, ..case.input(b"data") };
             if frame.family() == Family::V4 {
                 relay.assert_not_ours(case.ingress(), &frame.bytes());
             }
@@ -282,7 +284,8 @@ fn dp_053_a_frame_for_another_mac_address_is_not_forwarded() {
     for case in Case::all() {
         let own = case.ingress().mac();
         let other_side = if case.ingress() == Side::Client { Side::Peer } else { Side::Client };
-        let mut others = vec![[0xff; 6], [0; 6], [0x01, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1], other_side.mac()];
+        let mut others =
+            vec![[0xff; 6], [0; 6], [0x01, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1], other_side.mac()];
         others.extend((0..6).map(|byte| {
             let mut mac = own;
             mac[byte] ^= 0x10;

@@ -544,9 +544,10 @@ pub fn assert_run(run: &Run, frame: &Frame, verdict: u32, expected: &Frame) {
 /// `expected` with those fields that are the relay's own as they are in `frame`.
 pub fn with_own_fields(expected: &Frame, frame: &[u8]) -> Frame {
     let mut expected = expected.clone();
-    if let (Family::V4, Some(&[high, low])) =
-        (expected.family(), frame.get(expected.ip_at() + 4..expected.ip_at() + 6).and_then(|bytes| bytes.first_chunk()))
-    {
+    if let (Family::V4, Some(&[high, low])) = (
+        expected.family(),
+        frame.get(expected.ip_at() + 4..expected.ip_at() + 6).and_then(|bytes| bytes.first_chunk()),
+    ) {
         expected.identification = u16::from_be_bytes([high, low]);
     }
     let message = frame.get(expected.payload_at()..).unwrap_or_default();

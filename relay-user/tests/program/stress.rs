@@ -78,7 +78,10 @@ fn dp_067_under_constant_update_no_foreign_and_no_torn_flow_is_acted_upon() {
     // What a packet may look like after any of its runs.
     let source_mac = Side::Client.mac();
     let first = Frame { source_mac, ..versions[0].frame(CHANNEL, DATA) };
-    let out = |version: PingPong| Frame { source_mac, ..looping(Frame::new(version.relayed, version.relayed, DATA)) };
+    let out = |version: PingPong| Frame {
+        source_mac,
+        ..looping(Frame::new(version.relayed, version.relayed, DATA))
+    };
     let frames = [first, out(versions[0]), out(versions[1])];
     let map = Map::HashMap(MapData::from_id(relay.map_id(maps::FLOWS_V4)).unwrap());
     let mut flows = HashMap::<_, FlowKeyV4, FlowEntry>::try_from(map).unwrap();
@@ -140,11 +143,14 @@ fn dp_067_under_constant_update_no_torn_path_is_acted_upon() {
         mtu: 1400,
         ..plain
     };
-    let values = [(ways[0], plain), (ways[1], tagged)]
-        .map(|((source, destination), next_hop)| encode::path(index, Way::Out(source, destination), Some(&next_hop)));
+    let values = [(ways[0], plain), (ways[1], tagged)].map(|((source, destination), next_hop)| {
+        encode::path(index, Way::Out(source, destination), Some(&next_hop))
+    });
     let source_mac = Side::Client.mac();
     let first = Frame { source_mac, ..looping(Frame::new(client, client, channel_data(CHANNEL, DATA))) };
-    let out = |(source, destination)| looping(Frame::new(at(source, relayed_port), at(destination, peer_port), DATA));
+    let out = |(source, destination)| {
+        looping(Frame::new(at(source, relayed_port), at(destination, peer_port), DATA))
+    };
     let frames = [
         first,
         Frame { source_mac, ..out(ways[0]) },
@@ -179,7 +185,10 @@ struct Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { forwarded, torn, updates, seconds } = self;
-        write!(f, "{forwarded} packets forwarded, {torn} found a value torn or foreign, {updates} updates, {seconds:.1} s")
+        write!(
+            f,
+            "{forwarded} packets forwarded, {torn} found a value torn or foreign, {updates} updates, {seconds:.1} s"
+        )
     }
 }
 

@@ -80,7 +80,9 @@ fn dp_067_a_whole_flow_of_another_kind_forwards_nothing() {
                 for kind in (0..=8).filter(|&kind| kind != entry.kind) {
                     relay.insert(&key, sealed(FlowEntry { kind, ..entry }, &key));
                     let frame = case.input(b"data");
-                    if flow.id.direction == Direction::ToClient && matches!(flow.id.form, FlowForm::Channel { .. }) {
+                    if flow.id.direction == Direction::ToClient
+                        && matches!(flow.id.form, FlowForm::Channel { .. })
+                    {
                         let payload = data_indication(case.shown(), b"data");
                         relay.assert_forwards(&case, &frame, &Frame { payload, ..case.output(b"data") });
                     } else {
