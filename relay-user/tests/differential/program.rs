@@ -143,7 +143,7 @@ impl Program {
         (ingress, metadata): (usize, usize),
         frame: &[u8],
         now: BootNanos,
-        undo: impl Fn(&Self),
+        mut undo: impl FnMut(&mut Self),
     ) -> Run<'_> {
         self.input.clear();
         self.input.resize(metadata, 0);
@@ -171,10 +171,7 @@ impl Program {
             }
             undo(self);
         };
-        Run {
-            verdict: result.return_value,
-            frame: &self.output[metadata..result.data_size_out as usize],
-        }
+        Run { verdict: result.return_value, frame: &self.output[metadata..result.data_size_out as usize] }
     }
 
     /// Everything that was counted up to now.

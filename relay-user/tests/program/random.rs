@@ -76,7 +76,11 @@ fn check_forwarded(case: &Case, mutated: &Mutated, input: &[u8], output: &[u8]) 
             assert_eq!(output.len() - ETHERNET_LEN, usize::from(ip.header().total_len()), "{case:?}");
         }
         NetSlice::Ipv6(ip) => {
-            assert_eq!(output.len() - ETHERNET_LEN - 40, usize::from(ip.header().payload_length()), "{case:?}");
+            assert_eq!(
+                output.len() - ETHERNET_LEN - 40,
+                usize::from(ip.header().payload_length()),
+                "{case:?}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -102,7 +106,13 @@ fn check_forwarded(case: &Case, mutated: &Mutated, input: &[u8], output: &[u8]) 
     assert_eq!(udp.checksum() == 0, came == 0, "{case:?}");
     if came != 0 {
         let (right, was_right) = (outgoing.right_checksum(), incoming.right_checksum());
-        assert_eq!(udp.checksum() == right, came == was_right, "{case:?}: {} from {}", hex(output), hex(input));
+        assert_eq!(
+            udp.checksum() == right,
+            came == was_right,
+            "{case:?}: {} from {}",
+            hex(output),
+            hex(input)
+        );
     }
 }
 
