@@ -10,12 +10,7 @@ use std::{
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use relay_common::{
-    flow::FlowEntry,
-    interface::Interface,
-    path::Path,
-    port_class::PortClass,
-};
+use relay_common::{flow::FlowEntry, interface::Interface, path::Path, port_class::PortClass};
 use relay_user::{
     datapath::encode::{self, Indices, Key, Way},
     net::next_hop::{NextHop, Tag},
@@ -270,7 +265,10 @@ impl<'a> Driver<'a> {
 
     /// The flow that a counter is of.
     pub fn flow_of_counter(&self, counter: usize) -> Option<&Flow> {
-        self.flows.iter().find(|installed| installed.counter as usize == counter).map(|installed| &installed.flow)
+        self.flows
+            .iter()
+            .find(|installed| installed.counter as usize == counter)
+            .map(|installed| &installed.flow)
     }
 
     /// Counters that the kernel has moved since they were last accepted: index and difference.
@@ -362,7 +360,9 @@ impl<'a> Driver<'a> {
     pub fn spoil(&mut self) {
         for torn in &self.torn {
             match torn {
-                Torn::Flow(key, entry) if self.entries.contains_key(key) => self.program.insert_flow(key, entry),
+                Torn::Flow(key, entry) if self.entries.contains_key(key) => {
+                    self.program.insert_flow(key, entry)
+                }
                 Torn::Flow(..) => {}
                 Torn::Path(index, path) => self.program.set_path(*index, *path),
             }

@@ -335,8 +335,7 @@ impl Generator {
         match rng.random_range(0..25) {
             0 => packet.destination_mac[rng.random_range(0..6)] ^= rng.random_range(1..=255),
             1 => {
-                packet.destination_mac =
-                    *[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]].choose(rng).unwrap();
+                packet.destination_mac = *[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]].choose(rng).unwrap();
             }
             2 if is_ipv4 => packet.ip.options = vec![1; 4 * rng.random_range(1..=10)],
             2 => {
@@ -395,7 +394,11 @@ impl Generator {
             2 => Attribute::Other(0x001a, Vec::new()),
             3 => Attribute::Other(rng.random(), self.data(rng, 8)),
             4 => Attribute::Fingerprint(0),
-            5 => Attribute::Broken(*[0x0012, DATA, SOFTWARE].choose(rng).unwrap(), rng.random(), self.data(rng, 8)),
+            5 => Attribute::Broken(
+                *[0x0012, DATA, SOFTWARE].choose(rng).unwrap(),
+                rng.random(),
+                self.data(rng, 8),
+            ),
             6 => Attribute::Other(SOFTWARE, self.data(rng, 70)),
             7 => {
                 message.cookie_error = rng.random_range(1..=255);

@@ -144,7 +144,10 @@ impl Judge {
     /// What is not forwarded changes nothing.
     fn judge_untouched(&self, world: &World<'_>) -> Result<()> {
         if self.result != self.frame {
-            return Err(Mismatch::new(format!("it was not forwarded, and changed to\n{}", hex(&self.result))));
+            return Err(Mismatch::new(format!(
+                "it was not forwarded, and changed to\n{}",
+                hex(&self.result)
+            )));
         }
         let moved = world.driver.moved_counters();
         if moved.is_empty() {
@@ -181,7 +184,8 @@ impl Judge {
         };
         let sent = expect::sent(&self.sent).map_err(Mismatch::new)?;
         let next_hop = world.driver.next_hop_of(sent.source, sent.destination);
-        let reasons = reception.reasons.union(not_to_send(world, packet, &self.frame, datagram, &sent, next_hop));
+        let reasons =
+            reception.reasons.union(not_to_send(world, packet, &self.frame, datagram, &sent, next_hop));
         let is_reason = match outcome {
             Outcome::DaemonGone => {
                 world.daemon_gone && (!reasons.is_empty() || is_without_flows(world, datagram, &self.sent))
@@ -196,7 +200,8 @@ impl Judge {
         }
         let what = if is_drop { "dropped" } else { "punted" };
         let mut text = format!("it was {what} ({}), and the server relayed it", outcome.name());
-        let _ = write!(text, " as\n{:?}\nby {next_hop:?}\nreasons not to forward: {:?}", sent, reasons.names());
+        let _ =
+            write!(text, " as\n{:?}\nby {next_hop:?}\nreasons not to forward: {:?}", sent, reasons.names());
         Err(Mismatch::new(text))
     }
 
@@ -207,7 +212,8 @@ impl Judge {
         reception: &Reception,
         verdict: u32,
     ) -> Result<Forwarded> {
-        let forwarded = |text: &str| Mismatch::new(format!("{text}: it was forwarded as\n{}", hex(&self.result)));
+        let forwarded =
+            |text: &str| Mismatch::new(format!("{text}: it was forwarded as\n{}", hex(&self.result)));
         let Some(datagram) = &reception.datagram else {
             return Err(forwarded(&format!("no socket would get it ({:?})", reception.reasons.names())));
         };
@@ -221,7 +227,8 @@ impl Judge {
         };
         let sent = expect::sent(&self.sent).map_err(Mismatch::new)?;
         let next_hop = world.driver.next_hop_of(sent.source, sent.destination);
-        let reasons = reception.reasons.union(not_to_send(world, packet, &self.frame, datagram, &sent, next_hop));
+        let reasons =
+            reception.reasons.union(not_to_send(world, packet, &self.frame, datagram, &sent, next_hop));
         let Some(next_hop) = next_hop.filter(|_| reasons.is_empty()) else {
             let text = format!("{:?} forbid it: it was forwarded as\n{}", reasons.names(), hex(&self.result));
             return Err(Mismatch::new(text));
@@ -290,11 +297,8 @@ impl Judge {
         let to_peer = difference(after.to_peer, before.to_peer);
         let to_client = difference(after.to_client, before.to_client);
         let hairpin = difference(after.hairpin, before.hairpin);
-        let relayed = [
-            (Direction::ToPeer, to_peer),
-            (Direction::ToClient, to_client),
-            (Direction::ToClient, hairpin),
-        ];
+        let relayed =
+            [(Direction::ToPeer, to_peer), (Direction::ToClient, to_client), (Direction::ToClient, hairpin)];
         Served {
             relayed: relayed.into_iter().find(|(_, traffic)| traffic.packets > 0),
             hairpin: hairpin.packets > 0,

@@ -30,7 +30,12 @@ pub struct Failure {
 
 impl Life {
     /// From the beginning to the end, or to the first difference.
-    pub fn live(&self, program: &mut Program, judge: &mut Judge, tally: &mut Tally) -> Result<(), Box<Failure>> {
+    pub fn live(
+        &self,
+        program: &mut Program,
+        judge: &mut Judge,
+        tally: &mut Tally,
+    ) -> Result<(), Box<Failure>> {
         self.live_with(program, judge, tally, None)
     }
 

@@ -119,10 +119,18 @@ pub enum Checksum {
 /// A change to the bytes of the frame. A position is a fraction of the length, in 65536ths.
 #[derive(Clone, Copy, Debug)]
 pub enum Mutation {
-    Xor { at: u16, bits: u8 },
+    Xor {
+        at: u16,
+        bits: u8,
+    },
     /// Within the headers: byte number.
-    XorHeader { at: u8, bits: u8 },
-    Cut { at: u16 },
+    XorHeader {
+        at: u8,
+        bits: u8,
+    },
+    Cut {
+        at: u16,
+    },
     /// What the changes before have made wrong about the IPv4 header checksum is put right.
     RepairIp,
 }
@@ -199,9 +207,8 @@ impl Packet {
                 frame.extend(IPV6.to_be_bytes());
                 let extensions: usize = self.ip.extensions.iter().map(|(_, bytes)| 1 + bytes.len()).sum();
                 let payload_len = ((extensions + ip_payload) as u16).wrapping_add(self.ip.len_error);
-                let first = 6 << 28
-                    | u32::from(self.ip.traffic_class) << 20
-                    | self.ip.identification & 0xf_ffff;
+                let first =
+                    6 << 28 | u32::from(self.ip.traffic_class) << 20 | self.ip.identification & 0xf_ffff;
                 frame.extend(first.to_be_bytes());
                 frame.extend(payload_len.to_be_bytes());
                 frame.extend([self.ip.extensions.first().map_or(UDP, |&(kind, _)| kind), self.ip.ttl]);
@@ -264,7 +271,8 @@ impl Payload {
             Self::Raw(bytes) => bytes.len(),
             Self::ChannelData { data, padding, .. } => 4 + data.len() + padding.len(),
             Self::Stun(message) => {
-                let attributes = message.attributes.iter().map(|attribute| attribute.len().next_multiple_of(4));
+                let attributes =
+                    message.attributes.iter().map(|attribute| attribute.len().next_multiple_of(4));
                 20 + attributes.sum::<usize>() + message.trailer.len()
             }
         }

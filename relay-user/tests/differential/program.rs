@@ -171,10 +171,7 @@ impl Program {
             }
             undo(self);
         };
-        Run {
-            verdict: result.return_value,
-            frame: &self.output[metadata..result.data_size_out as usize],
-        }
+        Run { verdict: result.return_value, frame: &self.output[metadata..result.data_size_out as usize] }
     }
 
     /// Everything that was counted up to now.

@@ -225,7 +225,9 @@ fn receive_udp(
         0 => Came::None,
         _ if checksum == udp_checksum(addresses, &frame[at..udp_end]) => Came::Right,
         // Minus zero, which nobody sends, is as good.
-        0xffff if ones_sum(&frame[at..udp_end], unfinished_checksum(addresses, udp_len)) == 0xffff => Came::Right,
+        0xffff if ones_sum(&frame[at..udp_end], unfinished_checksum(addresses, udp_len)) == 0xffff => {
+            Came::Right
+        }
         _ => Came::Wrong,
     };
     reasons.add_if(checksum == unfinished_checksum(addresses, udp_len), Outcome::PartialChecksum);
@@ -251,8 +253,10 @@ fn receive_udp(
         Outcome::IpChecksum,
         Outcome::Ipv6ZeroChecksum,
     ];
-    let is_delivered = !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
-    let datagram = Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
+    let is_delivered =
+        !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
+    let datagram =
+        Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
     Reception { ours: Ours::Yes, reasons, datagram: is_delivered.then_some(datagram) }
 }
 
@@ -315,7 +319,10 @@ fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
             return None;
         }
         match kind {
-            0x0012 if peer.is_none() && matches!((message.get(value.start + 1), len), (Some(1), 8) | (Some(2), 20)) => {
+            0x0012
+                if peer.is_none()
+                    && matches!((message.get(value.start + 1), len), (Some(1), 8) | (Some(2), 20)) =>
+            {
                 let port = word(message, value.start + 2)? ^ 0x2112;
                 if port == 0 {
                     return None;

@@ -117,7 +117,9 @@ fn data(payload: &mut Payload) -> Option<&mut Vec<u8>> {
         Payload::Raw(data) | Payload::ChannelData { data, .. } => Some(data),
         Payload::Stun(message) => message.attributes.iter_mut().find_map(|attribute| match attribute {
             Attribute::Other(crate::packet::DATA, data) => Some(data),
-            Attribute::Other(..) | Attribute::Peer(_) | Attribute::Fingerprint(_) | Attribute::Broken(..) => None,
+            Attribute::Other(..) | Attribute::Peer(_) | Attribute::Fingerprint(_) | Attribute::Broken(..) => {
+                None
+            }
         }),
     }
 }

@@ -30,13 +30,19 @@ impl Forwarded {
         const FORMS: [Form; 3] = [Form::ChannelData, Form::Indication, Form::Datagram];
         let forms = FORMS.into_iter().flat_map(|came| FORMS.map(|left| (came, left)));
         forms.filter(|&forms| forms != (Form::Datagram, Form::Datagram)).flat_map(|(came, left)| {
-            [(false, false), (false, true), (true, false), (true, true)]
-                .map(|(from_ipv6, to_ipv6)| Self { came, left, from_ipv6, to_ipv6 })
+            [(false, false), (false, true), (true, false), (true, true)].map(|(from_ipv6, to_ipv6)| Self {
+                came,
+                left,
+                from_ipv6,
+                to_ipv6,
+            })
         })
     }
 
     const fn index(self) -> usize {
-        (self.came as usize * 3 + self.left as usize) * 4 + self.from_ipv6 as usize * 2 + self.to_ipv6 as usize
+        (self.came as usize * 3 + self.left as usize) * 4
+            + self.from_ipv6 as usize * 2
+            + self.to_ipv6 as usize
     }
 }
 

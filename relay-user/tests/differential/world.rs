@@ -225,8 +225,11 @@ impl<'a> World<'a> {
             for _ in 0..rng.random_range(0..4) {
                 self.advance(rng.random_range(0..SECOND));
                 let most = if self.rfc5766_channels { 0x7fff } else { 0x4fff };
-                let number =
-                    if rng.random() { rng.random_range(0x4000..=most) } else { rng.random_range(0x4000..0x4004) };
+                let number = if rng.random() {
+                    rng.random_range(0x4000..=most)
+                } else {
+                    rng.random_range(0x4000..0x4004)
+                };
                 let peer = self.peer(rng);
                 self.request(
                     client,
@@ -248,8 +251,11 @@ impl<'a> World<'a> {
         if response.is_success() {
             let five_tuple = self.clients[client].five_tuple;
             let sessions: Vec<_> = self.server.sessions().filter(|s| s.five_tuple == five_tuple).collect();
-            self.clients[client].relayed =
-                sessions.iter().flat_map(|session| &session.relayed).map(|relayed| relayed.address.0).collect();
+            self.clients[client].relayed = sessions
+                .iter()
+                .flat_map(|session| &session.relayed)
+                .map(|relayed| relayed.address.0)
+                .collect();
         }
     }
 
