@@ -39,7 +39,7 @@ fn establish_permission(session: &mut Session) {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
+fn dp_074_indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
     for addresses in [IPV4, IPV6, IPV4_TO_IPV6, IPV6_TO_IPV4] {
         let network = Network::new();
         network.block_on(Host::Relay, async || {
@@ -67,7 +67,7 @@ fn indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_permission_is_for_all_ports_and_ends_for_all() {
+fn dp_030_a_permission_is_for_all_ports_and_ends_for_all() {
     let network = Network::new();
     network.block_on(Host::Relay, async || {
         let mut session = Session::open(&network, IPV6, DatapathMode::XdpNative, 16).await;

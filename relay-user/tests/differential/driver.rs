@@ -127,9 +127,18 @@ impl<'a> Driver<'a> {
     /// Does what the server wants done, now or later.
     pub fn apply(&mut self, output: Output) {
         if let Some(late) = &mut self.late {
+            let is_urgent = matches!(output, Output::InstallFlow(_));
             late.push_back(output);
-            return;
+            if is_urgent {
+                // A response waits for it, and it for what comes before.
+                std::mem::take(late).into_iter().for_each(|output| self.do_now(output));
+            }
+        } else {
+            self.do_now(output);
         }
+    }
+
+    fn do_now(&mut self, output: Output) {
         match output {
             Output::InstallFlow(flow) => self.install(&flow),
             Output::RemoveFlow(id) => self.remove_flow(&id),
@@ -152,10 +161,8 @@ impl<'a> Driver<'a> {
         self.mend();
         self.torn.clear();
         for output in self.late.take().into_iter().flatten() {
-            self.apply(output);
+            self.do_now(output);
         }
-        // Words that were handed out anew begin anew.
-        self.copy_meters();
     }
 
     fn install(&mut self, flow: &Flow) {

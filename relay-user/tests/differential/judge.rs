@@ -96,9 +96,9 @@ impl Judge {
         if matches!(verdict, XDP_TX | XDP_REDIRECT) {
             return self.judge_forwarded(world, packet, &reception, verdict).map(Judged::Forwarded);
         }
-        self.judge_untouched(world)?;
         let outcomes = world.driver.program.outcomes();
         let counted = differences(&outcomes, &self.outcomes);
+        self.judge_untouched(world, matches!(counted[..], [(Outcome::Bandwidth, _)]))?;
         let outcome = match counted[..] {
             [] if reception.ours == Ours::Yes => return Err(Mismatch::new("it is ours and was not counted")),
             [] if verdict == XDP_PASS => return Ok(Judged::NotOurs),
@@ -141,9 +141,9 @@ impl Judge {
         run.verdict
     }
 
-    /// What is not forwarded changes nothing.
-    fn judge_untouched(&self, world: &World<'_>) -> Result<()> {
-        if self.result != self.frame {
+    /// What is not forwarded changes nothing. (The limit comes last: what it ends has made room for what it was to be.)
+    fn judge_untouched(&self, world: &World<'_>, is_beyond_limit: bool) -> Result<()> {
+        if self.result != self.frame && !is_beyond_limit {
             return Err(Mismatch::new(format!(
                 "it was not forwarded, and changed to\n{}",
                 hex(&self.result)
@@ -174,7 +174,8 @@ impl Judge {
             reception.datagram.as_ref().filter(|datagram| is_drop || datagram.checksum != Came::Wrong);
         let served = datagram.map(|datagram| self.serve(world, datagram));
         let served = served.unwrap_or(Served { relayed: None, hairpin: false });
-        if is_drop {
+        // With the daemon, it would have been a punt.
+        if is_drop && outcome != Outcome::DaemonGone {
             self.judge_meters(world)?;
         } else {
             world.driver.copy_meters();
@@ -186,14 +187,16 @@ impl Judge {
         let next_hop = world.driver.next_hop_of(sent.source, sent.destination);
         let reasons =
             reception.reasons.union(not_to_send(world, packet, &self.frame, datagram, &sent, next_hop));
+        let excuses = reception.excuses.union(not_to_hurry(world, datagram, served.hairpin));
         let is_reason = match outcome {
             Outcome::DaemonGone => {
-                world.daemon_gone && (!reasons.is_empty() || is_without_flows(world, datagram, &self.sent))
+                world.daemon_gone
+                    && (!reasons.union(excuses).is_empty() || is_without_flows(world, datagram, &self.sent))
             }
             Outcome::NoFlow | Outcome::HairpinMiss => {
                 reasons.contains(outcome) || is_without_flows(world, datagram, &self.sent)
             }
-            _ => !is_drop && reasons.contains(outcome),
+            _ => !is_drop && reasons.union(excuses).contains(outcome),
         };
         if is_reason {
             return Ok(());
@@ -238,12 +241,12 @@ impl Judge {
             return Err(Mismatch::new(format!("verdict {verdict} for {next_hop:?}")));
         }
 
-        let came = match (datagram.endpoint, self.frame[datagram.payload.start]) {
+        let came = match (datagram.endpoint, self.frame[datagram.payload.clone()].first()) {
             (Endpoint::Relayed, _) => Form::Datagram,
-            (Endpoint::Listener, 0..=3) => Form::Indication,
+            (Endpoint::Listener, Some(0..=3)) => Form::Indication,
             (Endpoint::Listener, _) => Form::ChannelData,
         };
-        let left = match (served.hairpin || direction == Direction::ToClient, sent.payload[0..].first()) {
+        let left = match (served.hairpin || direction == Direction::ToClient, sent.payload.first()) {
             (false, _) => Form::Datagram,
             (true, Some(0..=3)) => Form::Indication,
             (true, _) => Form::ChannelData,
@@ -346,7 +349,7 @@ fn judge_lost(reception: &Reception, outcome: Outcome) -> Result<()> {
         | Outcome::ChannelDataLength
         | Outcome::UdpLength
         | Outcome::Ipv6ZeroChecksum
-        | Outcome::NotTurn => reception.reasons.contains(outcome),
+        | Outcome::NotTurn => reception.reasons.union(reception.excuses).contains(outcome),
     };
     if is_right {
         Ok(())
@@ -389,12 +392,23 @@ fn not_to_send(
     let (room, needed) = (frame.len() - data.end, frame_len - front - data.len());
     if frame.len() > LINEAR {
         let is_sent_whole = is_tx || next_hop.scatter_gather;
-        let can = room == needed && datagram.headers_end <= LINEAR && is_sent_whole;
+        let can = (room, needed) == (0, 0) && datagram.headers_end <= LINEAR && is_sent_whole;
         reasons.add_if(!can, Outcome::NonLinear);
     } else if needed > room {
         reasons.add_if(needed - room > LINEAR - frame.len(), Outcome::Tailroom);
     }
     reasons
+}
+
+/// Why the program may leave to the slow path what it could send.
+fn not_to_hurry(world: &World<'_>, datagram: &Datagram, is_hairpin: bool) -> Reasons {
+    let mut excuses = Reasons::default();
+    // From IPv4 to an IPv6 relayed address and back: between the two it would have been fragmented.
+    let len = datagram.data.as_ref().map_or(0, ExactSizeIterator::len);
+    let may_be_fragmented = datagram.meta.dont_fragment == Some(false);
+    let is_long = 48 + len > world.min_ipv6_mtu.into();
+    excuses.add_if(is_hairpin && may_be_fragmented && is_long, Outcome::Mtu);
+    excuses
 }
 
 /// Whether an allocation that has a part in it has no flows at all, for want of a meter.

@@ -60,10 +60,11 @@ impl Life {
         for phase in 0..PHASES {
             let mut rng = self.rng(1 << 32 | phase);
             world.live(&mut rng);
-            if phase > 0 && rng.random_bool(0.3) {
+            world.choose_busy(&mut rng);
+            if phase > 0 && rng.random_bool(0.2) {
                 world.begin_delay();
-                world.now += rng.random_range(0..200 * SECOND);
-            } else if !world.daemon_gone && rng.random_bool(0.15) {
+                world.now += rng.random_range(0..60 * SECOND);
+            } else if !world.daemon_gone && rng.random_bool(0.06) {
                 world.driver.tear(&mut rng);
             }
             for _ in 0..PACKETS_A_PHASE {
@@ -103,7 +104,7 @@ impl Life {
 
 /// A little, mostly; now and then so much that something ends, or is about to.
 fn pass_time(world: &mut World<'_>, rng: &mut StdRng) {
-    if rng.random_range(0..400) != 0 {
+    if rng.random_range(0..1200) != 0 {
         world.now += rng.random_range(0..200_000);
         return;
     }

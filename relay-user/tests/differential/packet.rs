@@ -1,6 +1,9 @@
 //! Frames as senders make them, and as senders do not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
@@ -36,7 +39,7 @@ pub struct Packet {
 }
 
 /// The UDP payload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Payload {
     /// A peer's data, or anything.
     Raw(Vec<u8>),
@@ -52,7 +55,7 @@ pub enum Payload {
 }
 
 /// A STUN message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stun {
     /// Class and method.
     pub kind: u16,
@@ -68,7 +71,7 @@ pub struct Stun {
     pub trailer: Vec<u8>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Attribute {
     /// XOR-PEER-ADDRESS.
     Peer(SocketAddr),
@@ -243,7 +246,7 @@ impl Packet {
     }
 
     fn mutate(&self, frame: &mut Vec<u8>, mutation: Mutation) {
-        let place = |at: u16, len: usize| at as usize * len >> 16;
+        let place = |at: u16, len: usize| (at as usize * len) >> 16;
         match mutation {
             Mutation::Xor { at, bits } => {
                 let at = place(at, frame.len());
@@ -260,6 +263,36 @@ impl Packet {
                 if self.source.is_ipv4() && frame.len() >= at + 20 {
                     repair_ipv4(frame, at);
                 }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::ChannelData { number, len_error, data, padding } => {
+                write!(f, "ChannelData {number:#06x}, length {} + {len_error}, ", data.len())?;
+                write!(f, "{} bytes of padding", padding.len())
+            }
+            Self::Stun(message) => {
+                let Stun { kind, attributes, padding, len_error, cookie_error, trailer, .. } = message;
+                write!(f, "STUN {kind:#06x}, {attributes:?} padded with {padding:#04x}, ")?;
+                write!(f, "length + {len_error}, cookie ^ {cookie_error}, {} bytes behind", trailer.len())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "XOR-PEER-ADDRESS {peer}"),
+            Self::Fingerprint(error) => write!(f, "FINGERPRINT ^ {error:#x}"),
+            Self::Other(kind, value) => write!(f, "{kind:#06x} of {} bytes", value.len()),
+            Self::Broken(kind, len, value) => {
+                write!(f, "{kind:#06x} of {} bytes that says {len}", value.len())
             }
         }
     }

@@ -143,7 +143,7 @@ impl Program {
         (ingress, metadata): (usize, usize),
         frame: &[u8],
         now: BootNanos,
-        undo: impl Fn(&Self),
+        mut undo: impl FnMut(&mut Self),
     ) -> Run<'_> {
         self.input.clear();
         self.input.resize(metadata, 0);

@@ -9,8 +9,12 @@ use std::{
 use relay_common::outcome::{self, Outcome};
 use relay_user::{net::next_hop::Tag, turn::IpMeta};
 
-use crate::packet::{
-    CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum, unfinished_checksum,
+use crate::{
+    packet::{
+        CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum,
+        unfinished_checksum,
+    },
+    program::LINEAR,
 };
 
 /// A set of outcomes.
@@ -75,6 +79,8 @@ pub struct Reception {
     pub ours: Ours,
     /// Each of these is a true reason not to forward it, whatever the flows are.
     pub reasons: Reasons,
+    /// These are, too, but it may be forwarded all the same.
+    pub excuses: Reasons,
     /// What a socket would be given.
     pub datagram: Option<Datagram>,
 }
@@ -102,7 +108,8 @@ pub enum Came {
     Wrong,
 }
 
-const NOT_OURS: Reception = Reception { ours: Ours::No, reasons: Reasons(0), datagram: None };
+const NOT_OURS: Reception =
+    Reception { ours: Ours::No, reasons: Reasons(0), excuses: Reasons(0), datagram: None };
 
 /// Receives a frame from an interface.
 pub fn receive(frame: &[u8], ingress: usize, host: &impl Host) -> Reception {
@@ -212,13 +219,13 @@ fn receive_udp(
     let Some(endpoint) = host.endpoint(destination) else { return NOT_OURS };
     let (Some(udp_len), Some(checksum)) = (word(frame, at + 4), word(frame, at + 6)) else {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Perhaps, reasons, datagram: None };
+        return Reception { ours: Ours::Perhaps, reasons, excuses: Reasons::default(), datagram: None };
     };
     // A datagram over IPv6 with length 0 is a jumbogram, to the kernel; nothing in this packet says so (RFC 2675).
     let udp_end = at + udp_len as usize;
     if udp_len < 8 || udp_end > end || end > frame.len() {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Yes, reasons, datagram: None };
+        return Reception { ours: Ours::Yes, reasons, excuses: Reasons::default(), datagram: None };
     }
     let addresses = (source.ip(), destination.ip());
     let came = match checksum {
@@ -234,6 +241,7 @@ fn receive_udp(
     reasons.add_if(came == Came::None && destination.is_ipv6(), Outcome::Ipv6ZeroChecksum);
 
     let payload = at + 8..udp_end;
+    let mut excuses = Reasons::default();
     let (data, headers_end) = match endpoint {
         Endpoint::Relayed => {
             // Nobody can answer to port 0: the program leaves it to the slow path.
@@ -241,8 +249,10 @@ fn receive_udp(
             (Some(payload.clone()), payload.start)
         }
         Endpoint::Listener => {
-            let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons);
+            let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons, &mut excuses);
             let shifted = |at: usize| at + payload.start;
+            // An attribute in another piece of memory cannot be read.
+            excuses.add_if(shifted(headers_end) > LINEAR, Outcome::Indication);
             (data.map(|data| shifted(data.start)..shifted(data.end)), shifted(headers_end))
         }
     };
@@ -257,7 +267,7 @@ fn receive_udp(
         !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
     let datagram =
         Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
-    Reception { ours: Ours::Yes, reasons, datagram: is_delivered.then_some(datagram) }
+    Reception { ours: Ours::Yes, reasons, excuses, datagram: is_delivered.then_some(datagram) }
 }
 
 /// The kernel takes nothing that says it comes from these (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
@@ -269,9 +279,13 @@ fn is_one_host(ip: IpAddr) -> bool {
 }
 
 /// The application data of a client's datagram, and where its headers end. Without data there is a reason.
-fn from_client(payload: &[u8], reasons: &mut Reasons) -> (Option<Range<usize>>, usize) {
+fn from_client(
+    payload: &[u8],
+    reasons: &mut Reasons,
+    excuses: &mut Reasons,
+) -> (Option<Range<usize>>, usize) {
     match payload.first() {
-        Some(0..=3) => match send_indication(payload) {
+        Some(0..=3) => match send_indication(payload, excuses) {
             Some((data, headers_end)) => return (Some(data), headers_end),
             None => {
                 let is_send = payload.starts_with(&[0, 0x16]);
@@ -299,7 +313,7 @@ fn from_client(payload: &[u8], reasons: &mut Reasons) -> (Option<Range<usize>>, 
 
 /// The data of a Send indication of the usual form, and where its headers end: one XOR-PEER-ADDRESS, one DATA,
 /// perhaps SOFTWARE, perhaps FINGERPRINT at the end, nothing else, and nothing behind.
-fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
+fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize>, usize)> {
     let (header, _) = message.split_at_checked(20)?;
     if header[..2] != [0, 0x16]
         || usize::from(word(header, 2)?) + 20 != message.len()
@@ -334,7 +348,9 @@ fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
                 headers_end = headers_end.max(value.start);
                 data = Some(value);
             }
-            0x8022 if !software => {
+            0x8022 => {
+                // Clients with so much to say are rare, and of repeated ones only the first counts.
+                excuses.add_if(software || len > 64, Outcome::Indication);
                 headers_end = headers_end.max(value.start);
                 software = true;
             }
