@@ -270,6 +270,18 @@ impl Relayed {
     }
 }
 
+impl std::ops::Add for Relayed {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            to_peer: self.to_peer + other.to_peer,
+            to_client: self.to_client + other.to_client,
+            hairpin: self.hairpin + other.hairpin,
+        }
+    }
+}
+
 impl std::ops::Sub for Relayed {
     type Output = Self;
 

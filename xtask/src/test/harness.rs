@@ -262,11 +262,11 @@ mod tests {
     #[test]
     fn selection_filters_by_name() {
         let mut selection = Selection::privileged(Some("coturn"));
-        assert!(selection.contains("coturn::channels::xdp_native"));
+        assert!(selection.contains("coturn::ways::xdp_native"));
         assert!(!selection.contains("browser::call::xdp_native"));
-        assert!(!selection.only("userspace").contains("coturn::channels::xdp_native"));
+        assert!(!selection.only("userspace").contains("coturn::ways::xdp_native"));
         selection.skip.push("xdp_".to_owned());
-        assert!(!selection.contains("coturn::channels::xdp_native"));
-        assert!(selection.contains("coturn::channels::userspace"));
+        assert!(!selection.contains("coturn::ways::xdp_native"));
+        assert!(selection.contains("coturn::ways::userspace"));
     }
 }

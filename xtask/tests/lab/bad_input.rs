@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
-use xtask::lab::{CLIENTS, PEERS};
+use xtask::lab::Family::{self, V4, V6};
 use xtask::turn_client::message::{Class, MessageBuilder, Method, TransactionId, attribute};
 
-use crate::scene::{Datapath, SERVER, Scene, USER, bind, on_each_datapath};
+use crate::scene::{Datapath, Scene, USER, bind, on_each_datapath};
+use crate::session::{Form, PAIRS, Session};
 
 /// Rounds of one datagram from each source.
 const ROUNDS: u32 = 4000;
@@ -21,35 +23,41 @@ on_each_datapath!(garbage);
 fn garbage(datapath: Datapath) {
     let mut scene = Scene::start("bad-input", datapath);
     let mut random = Random(0x7012_9E5D_31C4_AB6F);
-    let mut client = scene.client(CLIENTS[0]);
-    let (relayed, _) = client.allocate(None).expect("Allocate succeeds");
-    let (peer, peer_address) = scene.peer(PEERS[0]);
-    let (stranger, _) = scene.peer(PEERS[1]);
-    client.channel_bind(0x4000, peer_address).expect("ChannelBind succeeds");
-    let mut newcomer = Newcomer::new(bind(scene.lab.client(), (CLIENTS[1], 0)));
+    let mut sessions = PAIRS.map(|families| Session::open(&scene, families));
+    let strangers = [V4, V6].map(|family| scene.peer(family.peer(1)).0);
+    let mut newcomers = [V4, V6].map(|family| Newcomer::new(&scene, family));
     let resident_before = scene.relay.resident_bytes().expect("the daemon runs");
 
     for round in 0..ROUNDS {
+        let session = &mut sessions[round as usize % PAIRS.len()];
+        let newcomer = &mut newcomers[round as usize % 2];
+        let stranger = &strangers[usize::from(session.relayed.is_ipv6())];
         newcomer.send(&random.datagram());
         // Those of an allocation's own 5-tuple may get through to its peer.
-        send(client.socket(), &random.datagram(), None);
-        send(&peer, &random.datagram(), Some(relayed));
-        send(&stranger, &random.datagram(), Some(relayed));
-        send(&stranger, &random.datagram(), Some(SERVER));
+        send(session.client.socket(), &random.datagram(), None);
+        for form in Form::ALL {
+            send(session.peer(form).0, &random.datagram(), Some(session.relayed));
+        }
+        send(stranger, &random.datagram(), Some(session.relayed));
+        send(stranger, &random.datagram(), Some(Family::of(session.relayed.ip()).listener()));
         if round % BATCH == 0 {
-            // Whatever came before has been dealt with when this is answered.
-            client.binding().expect("the daemon answers a Binding request");
-            while client.receive(std::time::Duration::from_millis(1)).expect("a socket").is_some() {}
-            newcomer.check_answers();
+            for session in &mut sessions {
+                // Whatever came before has been dealt with when this is answered.
+                session.client.binding().expect("the daemon answers a Binding request");
+                while session.client.receive(Duration::from_millis(1)).expect("a socket").is_some() {}
+            }
+            newcomers.iter_mut().for_each(Newcomer::check_answers);
         }
     }
-    client.binding().expect("the daemon answers a Binding request");
-    newcomer.check_answers();
+    for session in &mut sessions {
+        session.client.binding().expect("the daemon answers a Binding request");
+    }
+    newcomers.iter_mut().for_each(Newcomer::check_answers);
 
-    assert!(newcomer.answers > 0, "requests that are in order were among them");
+    assert!(newcomers.iter().all(|newcomer| newcomer.answers > 0), "requests in order were among them");
     assert!(scene.relay.is_running(), "{}", scene.relay.log_tail());
     let status = scene.relay.status().expect("the relay answers");
-    assert_eq!((status.allocations, status.channels), (1, 1), "{status:?}");
+    assert_eq!((status.allocations, status.channels), (4, 4), "{status:?}");
     let grown = scene.relay.resident_bytes().expect("the daemon runs").saturating_sub(resident_before);
     assert!(grown <= MAX_GROWTH, "the daemon has grown by {grown} bytes");
     scene.assert_serves();
@@ -58,21 +66,23 @@ fn garbage(datapath: Datapath) {
 /// A client without credentials, which minds the size of what it gets.
 struct Newcomer {
     socket: UdpSocket,
+    server: SocketAddr,
     requests: HashMap<TransactionId, usize>,
     answers: usize,
 }
 
 impl Newcomer {
-    fn new(socket: UdpSocket) -> Self {
+    fn new(scene: &Scene, family: Family) -> Self {
+        let socket = bind(scene.lab.client(), (family.client(1), 0));
         socket.set_nonblocking(true).expect("a socket");
-        Self { socket, requests: HashMap::new(), answers: 0 }
+        Self { socket, server: family.listener(), requests: HashMap::new(), answers: 0 }
     }
 
     fn send(&mut self, datagram: &[u8]) {
         if let Some(transaction) = transaction(datagram) {
             self.requests.insert(transaction, datagram.len());
         }
-        send(&self.socket, datagram, Some(SERVER));
+        send(&self.socket, datagram, Some(self.server));
     }
 
     /// Every answer belongs to a request and is at most as long as RFC and design allow.
@@ -133,7 +143,8 @@ impl Random {
 
     /// Something that a client or an ICE agent could send.
     fn sound_datagram(&mut self) -> Vec<u8> {
-        let peer = SocketAddr::from((PEERS[self.below(PEERS.len())], self.next() as u16));
+        let family = [V4, V6][self.below(2)];
+        let peer = SocketAddr::new(family.peer(self.below(2)), self.next() as u16);
         let length = self.below(1200);
         let data = self.bytes(length);
         if self.below(6) == 0 {

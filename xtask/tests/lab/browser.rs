@@ -1,7 +1,10 @@
 //! A call between two browsers: the client's media is relayed, or both ends' is.
 
+use std::net::SocketAddr;
+
 use xtask::browser::{self, Browser, Call, Report, Side};
-use xtask::lab::{PEERS, RELAY_ADDRESS, Relayed};
+use xtask::lab::Family::{self, V4, V6};
+use xtask::lab::{RELAY_ADDRESS, Relayed};
 use xtask::process;
 
 use crate::capture::{Captured, Captures, Packets};
@@ -10,26 +13,27 @@ use crate::scene::{Datapath, PASSWORD, SERVER, Scene, USER};
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_minute_xdp_native() {
-    chromium_call(Datapath::XdpNative, 60);
+    chromium_call(Datapath::XdpNative, V4, 60);
 }
 
+/// From IPv6 to IPv4: a browser asks for an IPv4 relayed address wherever the listener is.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn short_xdp_generic() {
-    chromium_call(Datapath::XdpGeneric, 10);
+fn short_ipv6_xdp_generic() {
+    chromium_call(Datapath::XdpGeneric, V6, 10);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn short_userspace() {
-    chromium_call(Datapath::Userspace, 10);
+    chromium_call(Datapath::Userspace, V4, 10);
 }
 
 /// Firefox relays all of its media in Send indications, and binds no channel.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn firefox_xdp_native() {
-    let call = call("firefox", Datapath::XdpNative, browser::firefox(), Peer::Direct, 15);
+    let call = call("firefox", Datapath::XdpNative, browser::firefox(), V4, Peer::Direct, 15);
     assert_fast(&call);
     assert_lossless(&call.report);
     let client = &call.captured.client;
@@ -45,23 +49,23 @@ fn firefox_xdp_native() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn relay_to_relay_xdp_native() {
-    assert_fast(&call("browser-hairpin", Datapath::XdpNative, browser::chromium(), Peer::Relayed, 10));
+    assert_fast(&call("browser-hairpin", Datapath::XdpNative, browser::chromium(), V4, Peer::Relayed, 10));
 }
 
 /// From indications to a channel and back.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn firefox_relay_to_relay_xdp_native() {
-    let call = call("firefox-hairpin", Datapath::XdpNative, browser::firefox(), Peer::Relayed, 15);
+    let call = call("firefox-hairpin", Datapath::XdpNative, browser::firefox(), V6, Peer::Relayed, 15);
     assert_fast(&call);
     assert_lossless(&call.report);
 }
 
-fn chromium_call(datapath: Datapath, seconds: u64) {
-    let call = call("browser", datapath, browser::chromium(), Peer::Direct, seconds);
-    let client = &call.captured.client;
+fn chromium_call(datapath: Datapath, family: Family, seconds: u64) {
+    let call = call("browser", datapath, browser::chromium(), family, Peer::Direct, seconds);
+    let (client, server) = (&call.captured.client, family.listener());
     let [channel_data, indications] = [true, false]
-        .map(|channel| client.relayed(channel, |from, to| from == SERVER || to == SERVER).packets);
+        .map(|channel| client.relayed(channel, |from, to| from == server || to == server).packets);
     let all = channel_data + indications;
     assert!(channel_data * 100 >= all * 95, "{channel_data} of {all} relayed packets were ChannelData");
     if datapath.is_xdp() {
@@ -108,18 +112,20 @@ fn assert_lossless(report: &Report) {
     }
 }
 
-/// A call of this browser, which is relayed, with a Chromium: media flows, and the counters are exact.
+/// A call of this browser, which is relayed over the listener of this family, with a Chromium: media flows, and the counters are exact.
 fn call(
     name: &str,
     datapath: Datapath,
     client_browser: Option<Browser>,
+    family: Family,
     peer: Peer,
     seconds: u64,
 ) -> Finished {
     let client_browser = client_browser.expect("the client's browser is installed");
     let scene = Scene::start(name, datapath);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
-    let report = run_browsers(&scene, &client_browser, peer, seconds);
+    let server = family.listener();
+    let report = run_browsers(&scene, &client_browser, server, peer, seconds);
     let captured = captures.finish(&scene.lab);
     let status = scene.relay.status().expect("the relay answers");
     println!("{}: {report:?}\n{}", datapath.name(), scene.relay.status_json().expect("the relay answers"));
@@ -133,22 +139,21 @@ fn call(
     assert_media(&report.peer, seconds);
 
     let (fast, slow) = (status.fast_path, status.slow_path);
+    let is_at_peer = |address: SocketAddr| [V4, V6].map(|family| family.peer(0)).contains(&address.ip());
     let from_server = |packets: &Packets| {
-        [true, false].map(|channel| packets.relayed(channel, |from, _| from == SERVER).packets).iter().sum()
+        [true, false].map(|channel| packets.relayed(channel, |from, _| from == server).packets).iter().sum()
     };
     let to_client: u64 = from_server(&captured.client);
     match peer {
         Peer::Direct => {
-            let to_peer =
-                captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && to.ip() == PEERS[0]);
-            let others =
-                captured.peer.datagrams(|from, to| from.ip() != RELAY_ADDRESS && to.ip() == PEERS[0]);
+            let to_peer = captured.peer.datagrams(|from, to| from.ip() == RELAY_ADDRESS && is_at_peer(to));
+            let others = captured.peer.datagrams(|from, to| from.ip() != RELAY_ADDRESS && is_at_peer(to));
             assert_eq!(others.packets, 0, "what reached the peer from elsewhere");
             assert_eq!((fast.to_peer + slow.to_peer).packets, to_peer.packets, "packets to the peer");
             assert_eq!((fast.to_client + slow.to_client).packets, to_client, "packets to the client");
         }
         Peer::Relayed => {
-            let others = captured.peer.datagrams(|from, to| from != SERVER && to.ip() == PEERS[0]);
+            let others = captured.peer.datagrams(|from, to| from != server && is_at_peer(to));
             assert_eq!(others.packets, 0, "what reached the peer from elsewhere");
             let received = to_client + from_server(&captured.peer);
             assert_eq!((fast.hairpin + slow.hairpin).packets, received, "packets to both");
@@ -173,11 +178,11 @@ fn assert_media(side: &Side, seconds: u64) {
     }
 }
 
-fn run_browsers(scene: &Scene, client: &Browser, peer: Peer, seconds: u64) -> Report {
+fn run_browsers(scene: &Scene, client: &Browser, server: SocketAddr, peer: Peer, seconds: u64) -> Report {
     let chromium = browser::chromium().expect("Chromium is installed");
     let call = Call {
         lab: &scene.lab,
-        server: SERVER,
+        server,
         credentials: (USER, PASSWORD),
         client,
         peer: &chromium,

@@ -55,7 +55,6 @@ fn public_address_is_reached_on_both_paths(datapath: Datapath) {
 fn without_hairpin_there_is_no_path_b_xdp_native() {
     let datapath = Datapath::XdpNative;
     let (scene, outside) = start("firewall-no-hairpin", datapath, &["--no-hairpin"]);
-    assert_not_reflected(&scene);
     for family in [V4, V6] {
         directly(&scene, datapath, &outside, family);
         let mut inner = scene.client(family.client(0));
@@ -100,6 +99,7 @@ fn start(name: &str, datapath: Datapath, more: &[&str]) -> (Scene, Outside) {
     let scene = Scene::prepared(name, datapath, "", &arguments, |lab| {
         outside = Some(Outside::create(lab).expect("the firewall can be built"));
     });
+    assert_not_reflected(&scene);
     (scene, outside.expect("it was built before the relay started"))
 }
 

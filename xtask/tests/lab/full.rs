@@ -4,7 +4,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use xtask::lab::{CLIENTS, PEERS};
+use xtask::lab::Family::{self, V4, V6};
+use xtask::lab::PEERS;
 use xtask::turn_client::TurnClient;
 use xtask::wait;
 
@@ -12,23 +13,25 @@ use crate::scene::{Datapath, PATIENCE, Scene, echo};
 
 const CHANNEL: u16 = 0x4000;
 const MESSAGES: u64 = 50;
+/// The allocation's own, and two each, one a direction, of the permission and the channel.
+const FLOWS: u64 = 5;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_channel_fits_xdp_native() {
-    one_channel_fits(Datapath::XdpNative);
+    one_channel_fits(Datapath::XdpNative, V4);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_channel_fits_xdp_generic() {
-    one_channel_fits(Datapath::XdpGeneric);
+    one_channel_fits(Datapath::XdpGeneric, V6);
 }
 
-/// Two flows: one channel, both ways.
-fn one_channel_fits(datapath: Datapath) {
-    let scene = Scene::with_config("full", datapath, "max_flows = 2\n");
-    let (peer, address) = scene.peer(PEERS[0]);
+/// There is room for one allocation with its channel.
+fn one_channel_fits(datapath: Datapath, family: Family) {
+    let scene = Scene::with_config("full", datapath, &format!("max_flows = {FLOWS}\n"));
+    let (peer, address) = scene.peer(family.peer(0));
     let mut first = bound(&scene, 0, address);
     exchange_until_fast(&scene, &mut first, &peer, 0);
     let mut second = bound(&scene, 1, address);
@@ -42,7 +45,7 @@ fn one_channel_fits(datapath: Datapath) {
     let slow = |direction: fn(&xtask::lab::Relayed) -> xtask::lab::Traffic| {
         direction(&after.slow_path).packets - direction(&before.slow_path).packets
     };
-    assert_eq!(after.datapath.not_installed, 2, "both ways of the second channel wait for room");
+    assert_eq!(after.datapath.not_installed, FLOWS, "those of the second channel wait for room");
     assert_eq!((slow(|path| path.to_peer), slow(|path| path.to_client)), (MESSAGES, MESSAGES));
     for _ in 0..MESSAGES {
         echo(&mut first, CHANNEL, &peer);
@@ -66,7 +69,7 @@ fn room_comes_back_xdp_native() {
 
 /// The table is just large enough for every wave of sessions if the one before left nothing in it.
 fn room_comes_back(datapath: Datapath) {
-    let scene = Scene::with_config("waves", datapath, &format!("max_flows = {}\n", 2 * MANY));
+    let scene = Scene::with_config("waves", datapath, &format!("max_flows = {}\n", FLOWS * MANY));
     let (_peer, address) = scene.peer(PEERS[0]);
     let open_files = || scene.relay.open_files().expect("the relay runs");
     let files = open_files();
@@ -92,8 +95,9 @@ fn room_comes_back(datapath: Datapath) {
 
 /// A client with a channel to the peer.
 fn bound(scene: &Scene, number: usize, peer: SocketAddr) -> TurnClient {
-    let mut client = scene.client(CLIENTS[number]);
-    client.allocate(None).expect("Allocate succeeds");
+    let family = Family::of(peer.ip());
+    let mut client = scene.client(family.client(number));
+    client.allocate_family(family).expect("Allocate succeeds");
     client.channel_bind(CHANNEL, peer).expect("ChannelBind succeeds");
     client
 }

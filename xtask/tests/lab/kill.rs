@@ -1,25 +1,24 @@
 //! The daemon killed with SIGKILL under traffic: what was established goes on until it expires, nothing else is
 //! let in, nobody is told "port unreachable", and the next start serves.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use xtask::lab::{CLIENTS, PEERS, RELAY_ADDRESS};
-use xtask::turn_client::TurnClient;
+use xtask::lab::Family::{self, V4, V6};
+use xtask::lab::{CLIENTS, PEERS};
+use xtask::turn_client::Received;
 use xtask::turn_client::message::{Class, MessageBuilder, Method, attribute};
 
 use crate::capture::{Captured, Captures};
-use crate::scene::{Datapath, PATIENCE, SERVER, Scene, bind, on_each_datapath};
+use crate::scene::{Datapath, Scene, bind, on_each_datapath};
+use crate::session::{Form, PAIRS, Session};
 
 /// Of permissions and channels, and so of flows: long enough for a slow machine to do what comes before it ends.
 const LIFETIME: Duration = Duration::from_secs(20);
 const CONFIG: &str = "[lifetimes]\npermission = 20\nchannel = 20\n";
 /// What the kernel's coarse clock and the time between our look at a clock and a packet's sending may differ.
 const TOLERANCE: Duration = Duration::from_secs(1);
-const CHANNEL: u16 = 0x4001;
 const INTRUDER: &[u8] = b"let me in";
 
 #[test]
@@ -36,51 +35,55 @@ fn established_flows_outlive_the_daemon_xdp_generic() {
 
 on_each_datapath!(next_start_serves);
 
+/// DP-071, DP-017, DP-021, DP-029, DP-031: of all families and forms.
 fn established_flows_outlive_the_daemon(datapath: Datapath) {
     let mut scene = Scene::with_config("kill", datapath, CONFIG);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
-    let (peer, peer_address) = scene.peer(PEERS[0]);
-    let (stranger, _) = scene.peer(PEERS[1]);
-    let mut client = scene.client(CLIENTS[0]);
-    let (relayed, _) = client.allocate(None).expect("Allocate succeeds");
     let earliest_expiry = Instant::now() + LIFETIME;
-    client.channel_bind(CHANNEL, peer_address).expect("ChannelBind succeeds");
+    let mut calls =
+        Calls { sessions: PAIRS.map(|families| Session::open(&scene, families)), sent: Vec::new() };
     let latest_expiry = Instant::now() + LIFETIME;
-
-    let ended = AtomicBool::new(false);
-    let mut call = Call { client: &mut client, sent: Vec::new(), echoed: HashMap::new() };
-    let captured = thread::scope(|scope| {
-        scope.spawn(|| echo(&peer, &ended));
-        let _end = EndOnDrop(&ended);
-        call.exchange_until(|call| call.echoed.len() >= 10);
-        scene.relay.kill().expect("the daemon can be killed");
-        let killed = Instant::now();
-        let newcomer = bind(scene.lab.client(), (CLIENTS[1], 0));
-        call.exchange_until(|_| {
-            knock(&newcomer, &stranger, relayed);
-            Instant::now() > latest_expiry + 2 * TOLERANCE
-        });
-        assert!(call.echoed.values().any(|sent| *sent > killed), "nothing came back after the daemon's end");
-        let mut buffer = [0; 100];
-        newcomer.set_nonblocking(true).expect("a socket");
-        let answer = newcomer.recv(&mut buffer);
-        assert!(answer.is_err(), "a dead daemon's listener answered: {answer:?}");
-        captures.finish(&scene.lab)
-    });
-
-    for (number, sent) in call.sent.iter().enumerate() {
-        let echoed = call.echoed.contains_key(&(number as u64));
-        if *sent + TOLERANCE < earliest_expiry {
-            assert!(echoed, "packet {number}, sent before the expiry, was lost");
-        }
-        if *sent > latest_expiry + TOLERANCE {
-            assert!(!echoed, "packet {number}, sent after the expiry, came back");
+    for session in &mut calls.sessions {
+        for form in Form::ALL {
+            scene.settle(|| session.exchange(form, b"settled"));
+            session.peer(form).0.set_nonblocking(true).expect("a socket");
         }
     }
-    assert!(call.sent.last().is_some_and(|sent| *sent > latest_expiry + TOLERANCE));
-    assert_nothing_was_let_in(&captured, peer_address);
+    calls.exchange();
+    scene.relay.kill().expect("the daemon can be killed");
+    let killed = Instant::now();
+    assert!(killed < earliest_expiry, "the flows have ended before the daemon: this machine is too slow");
+    let intruders = [V4, V6].map(|family| Intruder::new(&scene, family));
+    while Instant::now() < latest_expiry + 2 * TOLERANCE {
+        calls.exchange();
+        for session in &calls.sessions {
+            intruders[session.relayed.is_ipv6() as usize].knock(session.relayed);
+        }
+    }
+    let captured = captures.finish(&scene.lab);
 
-    drop(client);
+    for intruder in &intruders {
+        let answer = intruder.newcomer.recv(&mut [0; 100]);
+        assert!(answer.is_err(), "a dead daemon's listener answered: {answer:?}");
+    }
+    let mut outlived = BTreeSet::new();
+    for Sent { at, session, form, echoed } in &calls.sent {
+        let what = format!(
+            "{:?}, {form:?}, {:?} after the daemon's end",
+            PAIRS[*session],
+            at.checked_duration_since(killed)
+        );
+        if *at + TOLERANCE < earliest_expiry {
+            assert!(echoed, "lost: {what}");
+            outlived.extend((*at > killed).then_some((*session, *form)));
+        }
+        assert!(!echoed || *at < latest_expiry + TOLERANCE, "sent after the expiry, and came back: {what}");
+    }
+    assert_eq!(outlived.len(), PAIRS.len() * Form::ALL.len(), "{outlived:?}");
+    assert!(calls.sent.last().is_some_and(|sent| sent.at > latest_expiry + TOLERANCE));
+    assert_nothing_was_let_in(&captured, &calls.sessions);
+
+    drop(calls);
     scene.restart_relay();
     let status = scene.relay.status().expect("the relay answers");
     assert_eq!(status.datapath.mode, datapath.name(), "{status:?}");
@@ -103,82 +106,104 @@ fn next_start_serves(datapath: Datapath) {
     }
 }
 
-/// Numbered packets from the client over the channel, echoed by the peer.
-struct Call<'a> {
-    client: &'a mut TurnClient,
-    /// When each was sent.
-    sent: Vec<Instant>,
-    /// Those that came back, with the time of their sending.
-    echoed: HashMap<u64, Instant>,
+/// A call between each pair of families, in both forms: numbered data to the peers, who echo it.
+struct Calls {
+    sessions: [Session; PAIRS.len()],
+    sent: Vec<Sent>,
 }
 
-impl Call<'_> {
-    /// Sends and receives until `done`, then receives what is still under way.
-    fn exchange_until(&mut self, mut done: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(self) {
-            assert!(Instant::now() < deadline, "{} of {} came back", self.echoed.len(), self.sent.len());
-            let number = self.sent.len() as u64;
-            self.sent.push(Instant::now());
-            self.client.send_channel_data(CHANNEL, &number.to_be_bytes()).expect("nobody refuses");
-            self.receive(Duration::from_millis(20));
+/// Data to a peer. Its place among all is its number.
+struct Sent {
+    at: Instant,
+    session: usize,
+    form: Form,
+    echoed: bool,
+}
+
+impl Calls {
+    /// Sends one in each form in each session, and waits a little for what comes back.
+    fn exchange(&mut self) {
+        let first = self.sent.len();
+        for (number, session) in self.sessions.iter_mut().enumerate() {
+            for form in Form::ALL {
+                let data = (self.sent.len() as u64).to_be_bytes();
+                self.sent.push(Sent { at: Instant::now(), session: number, form, echoed: false });
+                session.send_to_peer(form, &data);
+            }
         }
-    }
-
-    fn receive(&mut self, bound: Duration) {
-        let deadline = Instant::now() + bound;
-        loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            let Some(received) = self.client.receive(remaining).expect("nobody refuses") else { break };
-            let xtask::turn_client::Received::Channel { number: CHANNEL, data } = received else {
-                panic!("only the bound channel carries data: {received:?}");
-            };
-            let number = u64::from_be_bytes(data.try_into().expect("the peer echoes what was sent"));
-            self.echoed.insert(number, self.sent[number as usize]);
-        }
-    }
-}
-
-/// Ends the echo also when an assertion fails: the scope waits for it.
-struct EndOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn echo(peer: &UdpSocket, ended: &AtomicBool) {
-    let mut buffer = [0; 100];
-    peer.set_read_timeout(Some(Duration::from_millis(100))).expect("the timeout is not zero");
-    while !ended.load(Ordering::Relaxed) {
-        match peer.recv_from(&mut buffer) {
-            Ok((length, from)) => drop(peer.send_to(&buffer[..length], from).expect("the peer can send")),
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "the peer is refused: {error}");
+        let deadline = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < deadline && self.sent[first..].iter().any(|sent| !sent.echoed) {
+            for session in &mut self.sessions {
+                Form::ALL.into_iter().for_each(|form| echo(session, form));
+                while let Some(received) =
+                    session.client.receive(Duration::from_millis(1)).expect("nobody refuses")
+                {
+                    note(&mut self.sent, session, received);
+                }
             }
         }
     }
 }
 
-/// What the dead daemon's relay must not let in: a new client's request, and data of a peer without permission.
-fn knock(newcomer: &UdpSocket, stranger: &UdpSocket, relayed: SocketAddr) {
-    let request = MessageBuilder::new(Class::Request, Method::Allocate, *b"a newcomer's")
-        .attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
-        .build();
-    newcomer.send_to(&request, SERVER).expect("the client can send");
-    stranger.send_to(INTRUDER, relayed).expect("the peer can send");
+fn echo(session: &Session, form: Form) {
+    let mut buffer = [0; 100];
+    let (peer, _) = session.peer(form);
+    loop {
+        match peer.recv_from(&mut buffer) {
+            Ok((length, from)) => drop(peer.send_to(&buffer[..length], from).expect("the peer can send")),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(error) => panic!("the peer is refused: {error}"),
+        }
+    }
 }
 
-fn assert_nothing_was_let_in(captured: &Captured, peer: SocketAddr) {
+fn note(sent: &mut [Sent], session: &Session, received: Received) {
+    let (Received::Channel { data, .. } | Received::Indication { data, .. }) = &received;
+    let number = u64::from_be_bytes(data.as_slice().try_into().expect("the peer echoes what was sent"));
+    let sent = &mut sent[number as usize];
+    assert_eq!(received, sent.form.received(session.peer(sent.form).1, &number.to_be_bytes()));
+    sent.echoed = true;
+}
+
+/// What the dead daemon's relay must not let in: a new client's request, and data of a peer without permission.
+struct Intruder {
+    newcomer: UdpSocket,
+    stranger: UdpSocket,
+    listener: SocketAddr,
+}
+
+impl Intruder {
+    fn new(scene: &Scene, family: Family) -> Self {
+        let newcomer = bind(scene.lab.client(), (family.client(1), 0));
+        newcomer.set_nonblocking(true).expect("a socket");
+        Self { newcomer, stranger: scene.peer(family.peer(1)).0, listener: family.listener() }
+    }
+
+    fn knock(&self, relayed: SocketAddr) {
+        let request = MessageBuilder::new(Class::Request, Method::Allocate, *b"a newcomer's")
+            .attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+            .build();
+        self.newcomer.send_to(&request, self.listener).expect("the client can send");
+        self.stranger.send_to(INTRUDER, relayed).expect("the peer can send");
+    }
+}
+
+fn assert_nothing_was_let_in(captured: &Captured, sessions: &[Session]) {
     let unreachables = [captured.client.port_unreachables(), captured.peer.port_unreachables()];
     assert_eq!(unreachables, [0, 0], "ICMP port unreachable, to clients and to peers");
+    let mut knocked = 0;
+    for (_, destination, payload) in captured.peer.udp() {
+        knocked +=
+            u64::from(payload == INTRUDER && sessions.iter().any(|session| session.relayed == destination));
+    }
+    assert!(knocked >= sessions.len() as u64, "the stranger has tried: {knocked}");
     for (_, _, payload) in captured.client.udp() {
         let intruder = payload.windows(INTRUDER.len()).any(|window| window == INTRUDER);
         assert!(!intruder, "data of a peer without permission reached the client");
     }
+    let is_peer = |address| sessions.iter().any(|session| session.peers.iter().any(|peer| peer.1 == address));
     for (source, destination, _) in captured.peer.udp() {
-        let relayed = source.ip() == RELAY_ADDRESS;
-        assert!(!relayed || destination == peer, "the relay sent to {destination}");
+        let relayed = [V4, V6].map(|family| family.relay_address()).contains(&source.ip());
+        assert!(!relayed || is_peer(destination), "the relay sent to {destination}");
     }
 }

@@ -3,6 +3,7 @@
 //! They need root, and the daemon built: `cargo xtask test lab`.
 
 mod bad_input;
+mod bandwidth;
 mod bpf;
 mod browser;
 mod capture;
@@ -11,11 +12,15 @@ mod dual;
 mod fallback;
 mod firewall;
 mod full;
+mod host;
 mod host_link;
 mod ip_header;
 mod janitor;
 mod kill;
 mod many;
+mod mtu;
+mod order;
+mod routes;
 mod scene;
 mod session;
 mod socket_options;

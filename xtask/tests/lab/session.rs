@@ -13,7 +13,7 @@ pub(crate) const CHANNEL: u16 = 0x4000;
 pub(crate) const PAIRS: [(Family, Family); 4] = [(V4, V4), (V4, V6), (V6, V4), (V6, V6)];
 
 /// How data goes between a client and the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
     /// As ChannelData.
     Channel,

@@ -15,11 +15,12 @@ pub(crate) struct Header {
     pub(crate) dont_fragment: bool,
 }
 
-/// Sets them for what is sent from now on. A datagram that does not fit the link is refused where it may not be fragmented.
+/// Sets them for what is sent from now on, whatever the kernel has learned of the path's MTU. A datagram that does not fit
+/// the sender's own link is refused where it may not be fragmented.
 pub(crate) fn set(socket: &UdpSocket, header: Header) {
     let Header { ttl, traffic_class, dont_fragment } = header;
     if socket.local_addr().expect("it is bound").is_ipv4() {
-        let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+        let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_OMIT };
         set_int(socket, libc::IPPROTO_IP, libc::IP_TTL, ttl.into());
         set_int(socket, libc::IPPROTO_IP, libc::IP_TOS, traffic_class.into());
         set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover);

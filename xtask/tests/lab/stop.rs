@@ -4,26 +4,25 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use xtask::lab::{CLIENTS, PEERS, RELAY_CLIENT_NIC, RELAY_PEER_NIC};
+use xtask::lab::{RELAY_CLIENT_NIC, RELAY_PEER_NIC};
 use xtask::wait;
 
 use crate::bpf::{self, Object};
 use crate::scene::{Datapath, PATIENCE, Scene, on_each_datapath};
+use crate::session::{PAIRS, Session};
 
 on_each_datapath!(nothing_is_left);
 
-/// With an allocation, a permission and a channel live until the end.
+/// With allocations, permissions and channels of all families live until the end.
 fn nothing_is_left(datapath: Datapath) {
     let mut scene = Scene::start("stop", datapath);
-    let mut client = scene.client(CLIENTS[0]);
-    client.allocate(None).expect("Allocate succeeds");
-    client.channel_bind(0x4000, (PEERS[0], 9000)).expect("ChannelBind succeeds");
+    let _sessions = PAIRS.map(|families| Session::open(&scene, families));
     let objects = bpf::objects_of(scene.relay.pid());
     let has = |wanted: fn(&Object) -> bool| objects.iter().any(wanted);
     assert_eq!(has(|object| matches!(object, Object::Program(_))), datapath.is_xdp(), "{objects:?}");
     assert_eq!(has(|object| matches!(object, Object::Map(_))), datapath.is_xdp(), "{objects:?}");
     assert_eq!(!pins(&scene.lab.bpffs()).is_empty(), datapath.is_xdp(), "pins");
-    assert!(udp_sockets(&scene) >= 2, "a listener and a relayed address");
+    assert!(udp_sockets(&scene) >= 2 + PAIRS.len(), "the listeners and relayed addresses");
 
     let status = scene.relay.stop().expect("the daemon stops");
     assert!(status.success(), "{status}");
@@ -56,6 +55,9 @@ fn pins(directory: &Path) -> BTreeSet<PathBuf> {
 }
 
 fn udp_sockets(scene: &Scene) -> usize {
-    let table = scene.lab.relay().run(|| std::fs::read_to_string("/proc/thread-self/net/udp"));
-    table.expect("procfs is mounted").lines().count() - 1
+    let count = |table: &str| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        table.expect("procfs is mounted").lines().count() - 1
+    };
+    scene.lab.relay().run(|| count("udp") + count("udp6"))
 }
