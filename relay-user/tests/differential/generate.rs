@@ -90,7 +90,10 @@ impl Generator {
         let short: Vec<_> = flows.iter().filter(permissions).copied().collect();
         let flow = if rng.random_bool(0.85) { short.choose(rng)? } else { flows.choose(rng)? };
         // With the headers of either family, and with up to two tags, about a page.
-        let len = if rng.random_bool(0.85) {
+        let len = if rng.random_bool(0.02) {
+            // All that a datagram can hold, less some headers.
+            65_507 - rng.random_range(0..100)
+        } else if rng.random_bool(0.85) {
             let headers = 14 + if flow.id.relayed.0.is_ipv4() { 28 } else { 48 };
             LINEAR - headers - rng.random_range(0..6)
         } else {
@@ -339,7 +342,7 @@ impl Generator {
             let len = rng.random_range(1..=most);
             self.data(rng, len)
         };
-        match rng.random_range(0..25) {
+        match rng.random_range(0..27) {
             0 => packet.destination_mac[rng.random_range(0..6)] ^= rng.random_range(1..=255),
             1 => {
                 packet.destination_mac = *[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]].choose(rng).unwrap();
@@ -382,6 +385,8 @@ impl Generator {
                 packet.tags.pop();
             }
             22 => packet.ingress = 3,
+            24 => packet.first_piece = Some(rng.random_range(0..200)),
+            25 => packet.first_piece = Some(rng.random_range(0..1500)),
             23 => {
                 let bytes = self.data(rng, 40);
                 packet.surplus = bytes;

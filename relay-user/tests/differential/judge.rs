@@ -35,6 +35,8 @@ pub struct Judge {
     transactions: HashSet<[u8; 12]>,
     /// What the program had counted before.
     outcomes: Outcomes,
+    /// Look after each packet, and not after many, whether one that was forwarded was counted too.
+    is_thorough: bool,
 }
 
 /// In what the two paths differ.
@@ -59,6 +61,11 @@ struct Served {
 }
 
 impl Judge {
+    /// One that takes more time, and knows which packet it was.
+    pub fn thorough() -> Self {
+        Self { is_thorough: true, ..Self::default() }
+    }
+
     /// To be called when a world begins.
     pub fn begin(&mut self, world: &mut World<'_>) {
         self.outcomes = world.driver.program.outcomes();
@@ -91,9 +98,13 @@ impl Judge {
     }
 
     fn judge_frame(&mut self, world: &mut World<'_>, packet: &Packet) -> Result<Judged> {
-        let reception = receive(&self.frame, packet.ingress, world);
+        let first_piece = world.driver.program.first_piece(packet, self.frame.len());
+        let reception = receive(&self.frame, (packet.ingress, first_piece), world);
         let verdict = self.run(world, packet);
         if matches!(verdict, XDP_TX | XDP_REDIRECT) {
+            if self.is_thorough {
+                self.end(world)?;
+            }
             return self.judge_forwarded(world, packet, &reception, verdict).map(Judged::Forwarded);
         }
         let outcomes = world.driver.program.outcomes();
@@ -132,7 +143,7 @@ impl Judge {
         let meters = world.driver.meters();
         let Driver { program, counted, .. } = &mut world.driver;
         let outcomes = &mut self.outcomes;
-        let run = program.run((packet.ingress, packet.metadata), &self.frame, world.now, |program| {
+        let run = program.run(packet, &self.frame, world.now, |program| {
             Driver::undo(program, counted, &meters);
             *outcomes = program.outcomes();
         });
@@ -390,9 +401,10 @@ fn not_to_send(
     reasons.add_if(front > data.start && front - data.start > HEADROOM - packet.metadata, Outcome::Headroom);
     // Bytes to add behind the data, or to take off.
     let (room, needed) = (frame.len() - data.end, frame_len - front - data.len());
-    if frame.len() > LINEAR {
+    let first_piece = world.driver.program.first_piece(packet, frame.len());
+    if frame.len() > first_piece {
         let is_sent_whole = is_tx || next_hop.scatter_gather;
-        let can = (room, needed) == (0, 0) && datagram.headers_end <= LINEAR && is_sent_whole;
+        let can = (room, needed) == (0, 0) && datagram.headers_end <= first_piece && is_sent_whole;
         reasons.add_if(!can, Outcome::NonLinear);
     } else if needed > room {
         reasons.add_if(needed - room > LINEAR - frame.len(), Outcome::Tailroom);

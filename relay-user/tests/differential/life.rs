@@ -24,7 +24,8 @@ pub struct Life {
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub number: u64,
-    pub packet: Packet,
+    /// `None`: one of those before this number.
+    pub packet: Option<Packet>,
     pub mismatch: Mismatch,
 }
 
@@ -36,13 +37,20 @@ impl Life {
         judge: &mut Judge,
         tally: &mut Tally,
     ) -> Result<(), Box<Failure>> {
-        self.live_with(program, judge, tally, None)
+        self.live_with(program, judge, tally, None).map_err(|failure| {
+            if failure.packet.is_some() {
+                return failure;
+            }
+            // Some packet before made the difference: it is found by looking closer.
+            let mut thorough = Judge::thorough();
+            self.live_with(program, &mut thorough, &mut Tally::default(), None).err().unwrap_or(failure)
+        })
     }
 
     /// Up to one packet, another in its place: whether that makes a difference too.
     pub fn differs(&self, program: &mut Program, number: u64, packet: &Packet) -> Option<Mismatch> {
-        let result =
-            self.live_with(program, &mut Judge::default(), &mut Tally::default(), Some((number, packet)));
+        let mut judge = Judge::thorough();
+        let result = self.live_with(program, &mut judge, &mut Tally::default(), Some((number, packet)));
         result.err().filter(|failure| failure.number == number).map(|failure| failure.mismatch)
     }
 
@@ -77,17 +85,16 @@ impl Life {
                 };
                 match judge.judge(&mut world, &packet) {
                     Ok(judged) => tally.count(packet.kind, judged),
-                    Err(mismatch) => return Err(Box::new(Failure { number, packet, mismatch })),
+                    Err(mismatch) => {
+                        return Err(Box::new(Failure { number, packet: Some(packet), mismatch }));
+                    }
                 }
                 if is_last {
                     return Ok(());
                 }
                 number += 1;
             }
-            judge.end(&mut world).map_err(|mismatch| {
-                let packet = generator.packet(&mut world, &mut rng);
-                Box::new(Failure { number, packet, mismatch })
-            })?;
+            judge.end(&mut world).map_err(|mismatch| Box::new(Failure { number, packet: None, mismatch }))?;
         }
         tally.worlds += 1;
         Ok(())

@@ -20,6 +20,8 @@ pub struct Packet {
     pub ingress: usize,
     /// Bytes of metadata before the frame, which leave so much less headroom.
     pub metadata: usize,
+    /// Bytes of the frame in its first piece of memory, if that is not to have all that it has room for.
+    pub first_piece: Option<usize>,
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
     /// EtherType and tag control information, the outer first.
@@ -152,6 +154,7 @@ impl Packet {
             kind,
             ingress: 0,
             metadata: 0,
+            first_piece: None,
             destination_mac: [0; 6],
             source_mac: [2, 9, 9, 9, 9, 9],
             tags: Vec::new(),

@@ -9,12 +9,8 @@ use std::{
 use relay_common::outcome::{self, Outcome};
 use relay_user::{net::next_hop::Tag, turn::IpMeta};
 
-use crate::{
-    packet::{
-        CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum,
-        unfinished_checksum,
-    },
-    program::LINEAR,
+use crate::packet::{
+    CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum, unfinished_checksum,
 };
 
 /// A set of outcomes.
@@ -81,6 +77,8 @@ pub struct Reception {
     pub reasons: Reasons,
     /// These are, too, but it may be forwarded all the same.
     pub excuses: Reasons,
+    /// Where the UDP header ends.
+    udp_end: usize,
     /// What a socket would be given.
     pub datagram: Option<Datagram>,
 }
@@ -109,10 +107,10 @@ pub enum Came {
 }
 
 const NOT_OURS: Reception =
-    Reception { ours: Ours::No, reasons: Reasons(0), excuses: Reasons(0), datagram: None };
+    Reception { ours: Ours::No, reasons: Reasons(0), excuses: Reasons(0), udp_end: 0, datagram: None };
 
-/// Receives a frame from an interface.
-pub fn receive(frame: &[u8], ingress: usize, host: &impl Host) -> Reception {
+/// Receives a frame from an interface, so much of it in the first piece of memory. To the kernel it is all the same.
+pub fn receive(frame: &[u8], (ingress, first_piece): (usize, usize), host: &impl Host) -> Reception {
     let mut tags = [None; 2];
     let mut count = 0;
     let mut priority = false;
@@ -147,9 +145,14 @@ pub fn receive(frame: &[u8], ingress: usize, host: &impl Host) -> Reception {
         IPV6 => receive_ipv6(frame, at, is_for_us, host),
         _ => NOT_OURS,
     };
-    if priority && reception.ours == Ours::Yes {
+    if reception.ours == Ours::Yes && (priority || reception.udp_end > first_piece) {
         reception.ours = Ours::Perhaps;
     }
+    // What lies in another piece cannot be read, whatever it is.
+    let headers_end = reception.datagram.as_ref().map_or(0, |datagram| datagram.headers_end);
+    reception.excuses.add_if(headers_end > first_piece, Outcome::Indication);
+    reception.excuses.add_if(reception.udp_end + 4 > first_piece, Outcome::Control);
+    reception.excuses.add_if(first_piece < frame.len(), Outcome::NonLinear);
     reception
 }
 
@@ -219,13 +222,13 @@ fn receive_udp(
     let Some(endpoint) = host.endpoint(destination) else { return NOT_OURS };
     let (Some(udp_len), Some(checksum)) = (word(frame, at + 4), word(frame, at + 6)) else {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Perhaps, reasons, excuses: Reasons::default(), datagram: None };
+        return Reception { ours: Ours::Perhaps, reasons, ..NOT_OURS };
     };
     // A datagram over IPv6 with length 0 is a jumbogram, to the kernel; nothing in this packet says so (RFC 2675).
     let udp_end = at + udp_len as usize;
     if udp_len < 8 || udp_end > end || end > frame.len() {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Yes, reasons, excuses: Reasons::default(), datagram: None };
+        return Reception { ours: Ours::Yes, reasons, udp_end: at + 8, ..NOT_OURS };
     }
     let addresses = (source.ip(), destination.ip());
     let came = match checksum {
@@ -251,8 +254,6 @@ fn receive_udp(
         Endpoint::Listener => {
             let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons, &mut excuses);
             let shifted = |at: usize| at + payload.start;
-            // An attribute in another piece of memory cannot be read.
-            excuses.add_if(shifted(headers_end) > LINEAR, Outcome::Indication);
             (data.map(|data| shifted(data.start)..shifted(data.end)), shifted(headers_end))
         }
     };
@@ -267,7 +268,8 @@ fn receive_udp(
         !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
     let datagram =
         Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
-    Reception { ours: Ours::Yes, reasons, excuses, datagram: is_delivered.then_some(datagram) }
+    let datagram = is_delivered.then_some(datagram);
+    Reception { ours: Ours::Yes, reasons, excuses, udp_end: at + 8, datagram }
 }
 
 /// The kernel takes nothing that says it comes from these (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
@@ -288,7 +290,7 @@ fn from_client(
         Some(0..=3) => match send_indication(payload, excuses) {
             Some((data, headers_end)) => return (Some(data), headers_end),
             None => {
-                let is_send = payload.starts_with(&[0, 0x16]);
+                let is_send = payload.starts_with(&[0, 0x16]) && payload.len() >= 4;
                 reasons.add(if is_send { Outcome::Indication } else { Outcome::Control });
             }
         },
@@ -351,10 +353,10 @@ fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize
             0x8022 => {
                 // Clients with so much to say are rare, and of repeated ones only the first counts.
                 excuses.add_if(software || len > 64, Outcome::Indication);
-                headers_end = headers_end.max(value.start);
+                headers_end = headers_end.max(value.end);
                 software = true;
             }
-            0x8028 if len == 4 && at == message.len() => headers_end = headers_end.max(value.start),
+            0x8028 if len == 4 && at == message.len() => headers_end = headers_end.max(value.end),
             _ => return None,
         }
     }
