@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The verifier gives up at a million; paths must not multiply.
-const MOST_VERIFIED: u32 = 200_000;
+const MOST_VERIFIED: u32 = 400_000;
 /// What the kernel allows (MAX_BPF_STACK of include/linux/filter.h).
 const MAX_STACK: usize = 512;
 const ROUNDS: usize = 1001;
