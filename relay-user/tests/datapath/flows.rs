@@ -68,7 +68,7 @@ fn native_counts_are_exact_while_flows_come_change_and_go() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn counts_are_exact_with_ipv6_and_between_the_families() {
+fn dp_074_counts_are_exact_with_ipv6_and_between_the_families() {
     for addresses in [IPV6, IPV4_TO_IPV6, IPV6_TO_IPV4] {
         counts_are_exact(DatapathMode::XdpNative, addresses);
     }

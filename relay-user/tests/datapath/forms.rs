@@ -1,4 +1,7 @@
 //! Send and Data indications, and limits, through flows in the kernel.
+//!
+//! All data is a multiple of four bytes long. Behind a frame a veth has room to the next multiple of 64 bytes and, now and
+//! then, none for the padding of a Data indication, which is then the daemon's to send.
 
 use std::{net::UdpSocket, sync::atomic::Ordering};
 
@@ -23,20 +26,20 @@ fn establish_permission(session: &mut Session) {
         session.datapath.install_flow(&flow).unwrap();
     }
     eventually("both directions are forwarded", || {
-        session.client.send_to(&send_indication(address(peer), b"?"), address(server)).unwrap();
-        session.peer.send_to(b"?", address(relayed)).unwrap();
+        session.client.send_to(&send_indication(address(peer), b"test"), address(server)).unwrap();
+        session.peer.send_to(b"test", address(relayed)).unwrap();
         let forwarded = session.datapath.counts().forwarded;
         forwarded.to_peer.packets > 0 && forwarded.to_client.packets > 0
     });
-    session.client.send_to(&send_indication(address(peer), b"end"), address(server)).unwrap();
-    session.peer.send_to(b"end", address(relayed)).unwrap();
-    while receive(&session.peer).0 != b"end" {}
-    while data_indication(&receive(&session.client).0).1 != b"end" {}
+    session.client.send_to(&send_indication(address(peer), b"last"), address(server)).unwrap();
+    session.peer.send_to(b"last", address(relayed)).unwrap();
+    while receive(&session.peer).0 != b"last" {}
+    while data_indication(&receive(&session.client).0).1 != b"last" {}
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
+fn dp_074_indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
     for addresses in [IPV4, IPV6, IPV4_TO_IPV6, IPV6_TO_IPV4] {
         let network = Network::new();
         network.block_on(Host::Relay, async || {
@@ -45,7 +48,7 @@ fn indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
             let before = session.traffic();
             let [server, relayed, peer] = [addresses.server, addresses.relayed, addresses.peer].map(address);
 
-            let sizes: Vec<Vec<u8>> = (0..50).map(|size| vec![size as u8; size * 21]).collect();
+            let sizes: Vec<Vec<u8>> = (0..50).map(|size| vec![size as u8; size * 20]).collect();
             for data in &sizes {
                 session.client.send_to(&send_indication(peer, data), server).unwrap();
                 assert_eq!(receive(&session.peer), (data.clone(), relayed));
@@ -64,7 +67,7 @@ fn indications_go_both_ways_and_are_counted_in_all_pairs_of_families() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_permission_is_for_all_ports_and_ends_for_all() {
+fn dp_030_a_permission_is_for_all_ports_and_ends_for_all() {
     let network = Network::new();
     network.block_on(Host::Relay, async || {
         let mut session = Session::open(&network, IPV6, DatapathMode::XdpNative, 16).await;
@@ -73,8 +76,8 @@ fn a_permission_is_for_all_ports_and_ends_for_all() {
         let other = bind(&network, Host::Peer, "[fd00:2::2]:9999");
         let other_address = other.local_addr().unwrap();
 
-        session.client.send_to(&send_indication(other_address, b"there"), server).unwrap();
-        assert_eq!(receive(&other), (b"there".to_vec(), relayed));
+        session.client.send_to(&send_indication(other_address, b"to there"), server).unwrap();
+        assert_eq!(receive(&other), (b"to there".to_vec(), relayed));
         other.send_to(b"back", relayed).unwrap();
         assert_eq!(data_indication(&receive(&session.client).0), (other_address, b"back".to_vec()));
 
@@ -106,9 +109,9 @@ fn a_peer_is_heard_by_its_channel_while_it_has_one() {
         session.datapath.install_flow(&to_client).unwrap();
         session.to_client(b"by the channel");
         session.datapath.remove_flow(&to_client.id);
-        session.peer.send_to(b"by the permission", address(IPV4.relayed)).unwrap();
+        session.peer.send_to(b"by a permission!", address(IPV4.relayed)).unwrap();
         let (datagram, _) = receive(&session.client);
-        assert_eq!(data_indication(&datagram), (peer, b"by the permission".to_vec()));
+        assert_eq!(data_indication(&datagram), (peer, b"by a permission!".to_vec()));
     });
 }
 
@@ -140,11 +143,11 @@ fn another_allocation_is_reached_by_its_external_address_and_appears_under_one()
         let [external_a, external_b] = [A, B].map(|of| address(&format!("{EXTERNAL}:{}", port(of.relayed))));
         let hairpins = |session: &mut Session| session.datapath.counts().forwarded.hairpin.packets;
         eventually("hairpins are forwarded", || {
-            session.client.send_to(&send_indication(external_b, b"?"), server).unwrap();
+            session.client.send_to(&send_indication(external_b, b"test"), server).unwrap();
             hairpins(&mut session) > 0
         });
         for named in [external_b, address(B.relayed)] {
-            let data = format!("to {named}");
+            let data = format!("{named:>24}");
             session.client.send_to(&send_indication(named, data.as_bytes()), server).unwrap();
             let expected = (external_a, data.into_bytes());
             while data_indication(&receive(&receiver).0) != expected {}

@@ -29,7 +29,7 @@ const SIZE: usize = 1000;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn bytes_per_second_hold_for_kernel_and_daemon_together() {
+fn dp_073_bytes_per_second_hold_for_kernel_and_daemon_together() {
     let network = Network::new();
     let (queries, ask) = mpsc::channel();
     thread::scope(|scope| {

@@ -185,7 +185,7 @@ fn our_own_new_mac_address_is_published() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_route_that_comes_changes_and_goes_is_followed() {
+fn dp_052_a_route_that_comes_changes_and_goes_is_followed() {
     let bench = Bench::new();
     bench.next_hops.track(INDEX, Way::Out(OURS, FAR));
     bench.network.ip(Host::Relay, "route add 203.0.113.0/24 via 198.18.1.2");
@@ -202,7 +202,7 @@ fn a_route_that_comes_changes_and_goes_is_followed() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn rules_by_source_address_count() {
+fn dp_052_rules_by_source_address_count() {
     let bench = Bench::new();
     bench.network.ip(Host::Relay, "route add 203.0.113.0/24 via 198.18.1.2");
     bench.network.ip(Host::Relay, "route add 203.0.113.0/24 via 198.18.2.2 table 100");
@@ -251,7 +251,7 @@ fn an_ipv6_neighbour_is_resolved_and_kept_until_it_is_released() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_ipv6_route_by_a_link_local_gateway_is_followed() {
+fn dp_052_an_ipv6_route_by_a_link_local_gateway_is_followed() {
     let bench = Bench::new();
     bench.network.ip(Host::Client, "address add fe80::2/64 dev cli0");
     bench.next_hops.track(INDEX, Way::Out(OURS_V6, FAR_V6));
@@ -269,7 +269,7 @@ fn an_ipv6_route_by_a_link_local_gateway_is_followed() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn ipv6_rules_by_source_address_count() {
+fn dp_052_ipv6_rules_by_source_address_count() {
     let bench = Bench::new();
     bench.network.ip(Host::Relay, "-6 route add 2001:db8::/32 via fd00:1::2");
     bench.network.ip(Host::Relay, "-6 route add 2001:db8::/32 via fd00:2::2 table 100");

@@ -89,7 +89,6 @@ fn anything_else_in_a_send_indication_is_the_slow_paths() {
             ("no data", without_data.clone()),
             ("two peers", full(&case).xor_peer_address(peer)),
             ("two data", full(&case).attribute(DATA, b"more")),
-            ("two of software", full(&case).attribute(SOFTWARE, b"one").attribute(SOFTWARE, b"two")),
             ("DONT-FRAGMENT", full(&case).attribute(DONT_FRAGMENT, b"")),
             ("an unknown attribute that must be understood", full(&case).attribute(0x0030, b"what")),
             ("an unknown attribute that need not be", full(&case).attribute(0xc001, b"what")),

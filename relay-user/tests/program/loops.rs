@@ -3,10 +3,13 @@
 
 use std::net::SocketAddr;
 
-use aya::{TestRun as _, TestRunOptions};
-use relay_user::turn::{
-    AllocationId, ChannelNumber, ClientAddr, Direction, Family, FiveTuple, Flow, FlowForm, FlowId, PeerAddr,
-    RelayedAddr, ServerAddr, Transport,
+use aya::{TestRun as _, TestRunOptions, programs::xdp::XdpMode};
+use relay_user::{
+    net::next_hop::NextHop,
+    turn::{
+        AllocationId, ChannelNumber, ClientAddr, Direction, Family, FiveTuple, Flow, FlowForm, FlowId,
+        PeerAddr, RelayedAddr, ServerAddr, Transport,
+    },
 };
 
 use crate::{
@@ -77,29 +80,42 @@ pub fn looping(frame: Frame) -> Frame {
 }
 
 impl Relay {
+    /// Attaches the program to an interface, where nothing comes in. For a test run that repeats, the kernel patches its
+    /// own code to call the program directly (the XDP dispatcher), unless it has done so for an attached one: that takes
+    /// far longer than the run.
+    pub fn attach(&mut self) {
+        let ifindex = self.ifindex(Side::Peer);
+        self.program_mut().attach_to_if_index(ifindex, XdpMode::Driver).expect("a veth device");
+    }
+
     /// Has everything to this address leave by the interface that it comes in by, for that interface.
     pub fn loop_back(&mut self, destination: SocketAddr) {
-        let next_hop = self.next_hop(Side::Client, Side::Client.mac());
+        let next_hop = NextHop { mtu: 9000, ..self.next_hop(Side::Client, Side::Client.mac()) };
         self.set_next_hop(destination.ip(), Some(next_hop));
+    }
+
+    /// Installs flows that end where packets come in again.
+    pub fn add_loop(&mut self, destination: SocketAddr, flows: &[Flow]) {
+        self.loop_back(destination);
+        for flow in flows {
+            self.install(flow);
+        }
     }
 
     /// Makes a session of packets that come back.
     pub fn add_ping_pong(&mut self, session: &PingPong, number: u16) -> [Flow; 2] {
-        self.add_relayed(session.relayed);
-        self.loop_back(session.client);
-        self.loop_back(session.relayed);
         let flows = session.flows(number);
-        for flow in &flows {
-            self.install(flow);
-        }
+        self.add_relayed(session.relayed);
+        self.add_loop(session.client, &flows);
+        self.loop_back(session.relayed);
         flows
     }
 
     /// Runs the program `repeat` times on one frame, each time on what the last one left. Returns that, and the
     /// nanoseconds of one run.
-    pub fn run_repeatedly(&self, frame: &[u8], repeat: u32) -> (Run, u128) {
+    pub fn run_repeatedly(&self, side: Side, frame: &[u8], repeat: u32) -> (Run, u128) {
         let mut data_out = vec![0; frame.len() + 512];
-        let context = self.context(Memory::default(), Side::Client, frame.len());
+        let context = self.context(Memory::default(), side, frame.len());
         let result = self
             .program()
             .test_run(TestRunOptions {

@@ -6,6 +6,7 @@
 
 mod case;
 mod checksums;
+mod cost;
 mod counters;
 mod daemon_gone;
 mod egress;
@@ -23,6 +24,7 @@ mod memory;
 mod message;
 mod meters;
 mod not_ours;
+mod random;
 mod relay;
 mod session;
 mod stress;

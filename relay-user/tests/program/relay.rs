@@ -468,6 +468,10 @@ impl Relay {
         self.bpf.program(PROGRAM_NAME).expect("the program").try_into().expect("an XDP program")
     }
 
+    pub fn program_mut(&mut self) -> &mut Xdp {
+        program_mut(&mut self.bpf)
+    }
+
     /// Asserts that the program forwards data this way of the table, all being in order.
     #[track_caller]
     pub fn assert_relays(&self, case: &Case, data: &[u8]) {

@@ -633,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_by_a_vlan_device_leaves_by_the_interface_below() {
+    fn dp_052_a_route_by_a_vlan_device_leaves_by_the_interface_below() {
         let mut bench = Bench::new();
         let key = (VLAN, DESTINATION);
         bench.resolver.link(VLAN, vlan());
