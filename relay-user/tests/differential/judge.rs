@@ -174,6 +174,9 @@ impl Judge {
         outcome: Outcome,
     ) -> Result<()> {
         let is_drop = outcome.verdict() == Verdict::Drop;
+        if !is_drop && world.daemon_gone {
+            return Err(Mismatch::new(format!("a punt as {outcome:?} to a daemon that has died")));
+        }
         if !is_drop && let Some((meter, server, kernel)) = world.driver.meters_that_differ() {
             let text = format!("a punt as {outcome:?} moved meter {meter} from {server} to {kernel}");
             return Err(Mismatch::new(text));
