@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn it_is_what_another_implementation_makes() {
-        for (key, message) in [([0, 0], 0), ([1, 2], 3), ([u64::MAX, 7], 0x0123_4567_89ab_cdef)] {
+        for (key, message) in [([0, 0], 0u64), ([1, 2], 3), ([u64::MAX, 7], 0x0123_4567_89ab_cdef)] {
             let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
             hasher.write(&message.to_le_bytes());
             let hash = hasher.finish128();

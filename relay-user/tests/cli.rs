@@ -188,6 +188,23 @@ fn check_covers_limits_secrets_and_what_only_the_core_refuses() {
 }
 
 #[test]
+fn check_says_what_fails_without_hairpins() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let check = |more: &[&str]| {
+        let options =
+            ["check", "--listen", "udp://127.0.0.1:3479", "--user", "u:p", "--datapath", "userspace"];
+        let output = turnpike(&[&options[..], &["--admin-socket", socket.to_str().unwrap()], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let warning = "warning  hairpin: calls with both ends on this server fail";
+    let (code, text) = check(&["--no-hairpin"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_says(&text, &[warning]);
+    assert!(!check(&[]).1.contains(warning));
+}
+
+#[test]
 fn check_refuses_an_admin_socket_that_run_cannot_make() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");

@@ -50,5 +50,6 @@ fn host() -> Host {
         ],
         default_sources: ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address")).into(),
         name: "fuzz".to_owned(),
+        ..Host::default()
     }
 }

@@ -112,6 +112,10 @@ pub fn check(data: &[u8]) {
         let happened = world.take(step);
         world.learn(&happened);
         justified(&world.pair, &happened);
+        if !limited {
+            // With a limit those who get no meter have none.
+            assert_eq!(world.pair.flow_counts(), flow_counts(&world.pair), "{step:?}");
+        }
     }
     let Pair { mut server, now, mut open, mut flows, .. } = world.pair;
     server.shutdown(now);
@@ -129,6 +133,10 @@ pub fn check(data: &[u8]) {
 impl World {
     fn new(strict: bool, limited: bool) -> Self {
         let mut pair = Pair::with(|config| configure(config, strict, limited));
+        if limited {
+            // For one of the two allocations that there may be: the first word is nobody's.
+            pair.share_meters(2);
+        }
         for (index, client) in CLIENTS.into_iter().enumerate() {
             if index > 0 {
                 pair.add_client(client);
@@ -260,6 +268,19 @@ impl Meta {
         let dont_fragment = dont_fragment.filter(|_| source.is_ipv4());
         IpMeta { ttl, traffic_class, dont_fragment, fragmented }
     }
+}
+
+/// How many flows there must be: of allocations, of permissions, of channels.
+fn flow_counts(pair: &Pair) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for session in pair.server.sessions() {
+        let has_permission = |ip| session.permissions.iter().any(|&(permitted, _)| permitted == ip);
+        let channels = session.channels.iter().filter(|channel| has_permission(channel.peer.0.ip()));
+        counts[0] += session.relayed.len();
+        counts[1] += 2 * session.permissions.len();
+        counts[2] += 2 * channels.count();
+    }
+    counts
 }
 
 /// Whatever carries data has a live permission, and there is little of it.

@@ -9,7 +9,16 @@ use relay_user::turn::stun::{
 pub fn check(datagram: &[u8]) {
     let Ok((header, bytes)) = Header::parse(datagram) else { return };
     assert!(datagram.starts_with(bytes) && bytes.len().is_multiple_of(4));
-    let Ok(message) = Message::parse(header, bytes) else { return };
+    // Whatever is right with its FINGERPRINT is so without.
+    let Ok(message) = Message::parse_without_crc(header, bytes) else {
+        return assert!(Message::parse(header, bytes).is_err());
+    };
+    if let Ok(checked) = Message::parse(header, bytes) {
+        assert!(checked.attributes().eq(message.attributes()));
+        assert_eq!(checked.has_fingerprint(), message.has_fingerprint());
+    } else {
+        assert!(message.has_fingerprint(), "what else could be wrong with it");
+    }
     access(&message);
     rewrite(&message, bytes);
 }

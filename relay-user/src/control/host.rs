@@ -1,8 +1,8 @@
 //! What this host has: interfaces, addresses, the default route and the name. Reading it changes nothing.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    fs, io,
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
@@ -16,6 +16,8 @@ use crate::turn::Family;
 pub struct Host {
     /// In the kernel's order.
     pub interfaces: Vec<Interface>,
+    /// The names of VLAN devices, each with that of the device below it.
+    pub vlans: HashMap<String, String>,
     /// Source addresses of packets that take the default routes: at most one of each family.
     pub default_sources: Vec<IpAddr>,
     /// The host name.
@@ -45,6 +47,7 @@ impl Host {
     pub fn read() -> io::Result<Self> {
         let mut host = Self {
             interfaces: interfaces()?,
+            vlans: vlans(&fs::read_to_string("/proc/thread-self/net/vlan/config").unwrap_or_default()),
             default_sources: Vec::new(),
             name: nix::unistd::gethostname()?.to_string_lossy().into_owned(),
         };
@@ -61,6 +64,13 @@ impl Host {
     /// The interface that has this address.
     pub fn owner(&self, address: IpAddr) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.has(address))
+    }
+
+    /// The interfaces that a frame to an interface comes in by: itself and, if it is a VLAN device, those below.
+    pub fn on_the_way_to<'a>(&'a self, interface: &'a Interface) -> impl Iterator<Item = &'a str> {
+        let below = |name: &&str| self.vlans.get(*name).map(String::as_str);
+        // Linux stacks no more than eight devices.
+        iter::successors(Some(interface.name.as_str()), below).take(8)
     }
 
     /// What the kernel delivers here: the addresses of all interfaces; those of loopback interfaces with their
@@ -156,6 +166,17 @@ fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(by_index.into_values().collect())
 }
 
+/// From the kernel's list of VLAN devices; each line: name, VLAN identifier, device below. Without VLANs there is none, and it is root's to
+/// read.
+fn vlans(list: &str) -> HashMap<String, String> {
+    let read = |line: &str| {
+        let mut fields = line.split('|').map(str::trim);
+        let (name, _, below) = (fields.next()?, fields.next()?, fields.next()?);
+        Some((name.to_owned(), below.to_owned()))
+    };
+    list.lines().filter_map(read).collect()
+}
+
 /// IPv6 addresses that are temporary, deprecated or found to be another host's. Without IPv6 there are none.
 fn passing_addresses() -> HashSet<Ipv6Addr> {
     // The flags of include/uapi/linux/if_addr.h.
@@ -204,6 +225,26 @@ mod tests {
         assert_eq!(host.owner(Ipv4Addr::new(192, 0, 2, 77).into()), None);
         assert_eq!(host.owner("2001:db8::77".parse().unwrap()), None);
         assert!(host.names_text().contains("lo"));
+    }
+
+    #[test]
+    fn frames_to_a_vlan_device_come_in_below_it() {
+        let list = "VLAN Dev name\t | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
+                    eth0.7         | 7  | eth0\neth0.7.100     | 100  | eth0.7\n";
+        let host = Host { vlans: vlans(list), ..Host::default() };
+        let way = |name: &str| {
+            let interface = Interface {
+                name: name.to_owned(),
+                index: 9,
+                loopback: false,
+                addresses: Vec::new(),
+                passing: HashSet::new(),
+            };
+            host.on_the_way_to(&interface).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(way("eth0.7.100"), ["eth0.7.100", "eth0.7", "eth0"]);
+        assert_eq!(way("eth1"), ["eth1"]);
+        assert_eq!(host.vlans.len(), 2);
     }
 
     #[test]

@@ -291,3 +291,34 @@ fn is_unicast(ip: IpAddr) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_a_quarter_of_a_second_unless_it_is_said() {
+        let rate = |bytes_per_second, burst| Limits { bytes_per_second, burst, ..Limits::default() }.rate();
+        assert_eq!(rate(0, 5), None);
+        assert_eq!(rate(4_000_000, 0), Some(Rate::new(4_000_000, 1_000_000)));
+        assert_eq!(rate(4_000_000, 70_000), Some(Rate::new(4_000_000, 70_000)));
+        assert_eq!(rate(1000, 0), Some(Rate::new(1000, 65_535)), "a largest datagram at least");
+    }
+
+    #[test]
+    fn icmp_errors_have_a_second_at_once_and_then_their_rate() {
+        assert_eq!(Limits { icmp_per_second: 0, ..Limits::default() }.icmp_rate(), None);
+        for icmp_per_second in [1, 3, 7, 100, 1_000_000] {
+            let rate = Limits { icmp_per_second, ..Limits::default() }.icmp_rate().unwrap();
+            let (mut through, mut admitted) = (0, 0);
+            for now in (1..=11).map(|seconds| seconds * SECOND) {
+                for _ in 0..=icmp_per_second {
+                    if let Some(next) = rate.admit(through, now, 1) {
+                        (through, admitted) = (next, admitted + 1);
+                    }
+                }
+            }
+            assert_eq!(admitted, 11 * icmp_per_second);
+        }
+    }
+}

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn threads_that_share_a_word_are_admitted_no_more_than_one() {
         let (mut meters, words) = meters(2);
-        drop(meters.take());
+        assert!(matches!(meters.take(), Meter::Shared(1)));
         let rate = Rate::new(1000, 0);
         let admitted: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

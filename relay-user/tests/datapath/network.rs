@@ -1,7 +1,7 @@
 //! Throwaway networks: a client, a relay and a peer, each in a namespace of its own, joined by veth pairs.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,11 +15,12 @@ use relay_user::datapath::{DatapathMode, XdpOptions};
 /// A namespace of the network.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Host {
-    /// `cli0`, 198.18.1.2/24.
+    /// `cli0`, 198.18.1.2/24 and fd00:1::2/64.
     Client,
-    /// `relc0`, 198.18.1.1/24, towards the client and `relp0`, 198.18.2.1/24, towards the peer.
+    /// `relc0`, 198.18.1.1/24 and fd00:1::1/64, towards the client and `relp0`, 198.18.2.1/24 and fd00:2::1/64, towards
+    /// the peer.
     Relay,
-    /// `per0`, 198.18.2.2/24.
+    /// `per0`, 198.18.2.2/24 and fd00:2::2/64.
     Peer,
 }
 
@@ -44,22 +45,20 @@ impl Network {
         for host in [Host::Client, Host::Relay, Host::Peer] {
             run(Command::new("ip").args(["netns", "add", &network.namespace(host)]));
             network.ip(host, "link set lo up");
+            // Nobody else has the addresses, and who looks for one waits seconds.
+            network.enter(host, || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap());
         }
         for (ours, host, theirs, net) in
-            [("relc0", Host::Client, "cli0", "198.18.1"), ("relp0", Host::Peer, "per0", "198.18.2")]
+            [("relc0", Host::Client, "cli0", 1), ("relp0", Host::Peer, "per0", 2)]
         {
             let namespace = network.namespace(host);
             network
                 .ip(Host::Relay, &format!("link add {ours} type veth peer name {theirs} netns {namespace}"));
-            for (host, interface, address) in
-                [(Host::Relay, ours, format!("{net}.1/24")), (host, theirs, format!("{net}.2/24"))]
-            {
-                network.ip(host, &format!("address add {address} dev {interface}"));
+            for (host, interface, number) in [(Host::Relay, ours, 1), (host, theirs, 2)] {
+                network.ip(host, &format!("address add 198.18.{net}.{number}/24 dev {interface}"));
+                network.ip(host, &format!("address add fd00:{net}::{number}/64 dev {interface}"));
                 network.ip(host, &format!("link set {interface} up"));
-                let namespace = network.namespace(host);
-                run(Command::new("ip")
-                    .args(["netns", "exec", &namespace])
-                    .args(["ethtool", "-K", interface, "tx", "off", "gro", "on"]));
+                network.ethtool(host, &["-K", interface, "tx", "off", "gro", "on"]);
             }
         }
         network
@@ -86,6 +85,12 @@ impl Network {
     pub(crate) fn ip(&self, host: Host, arguments: &str) -> String {
         let namespace = self.namespace(host);
         run(Command::new("ip").args(["-n", &namespace]).args(arguments.split_whitespace()))
+    }
+
+    /// `ethtool ARGUMENTS` in the namespace of `host`.
+    pub(crate) fn ethtool(&self, host: Host, arguments: &[&str]) {
+        let namespace = self.namespace(host);
+        run(Command::new("ip").args(["netns", "exec", &namespace, "ethtool"]).args(arguments));
     }
 
     /// The only answer of `ip -json ARGUMENTS`.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aya::programs::loaded_programs;
+use relay_common::ABI_VERSION;
 use relay_user::datapath::{DatapathMode, OpenError, XdpOptions, detach, open};
 
 use crate::network::{Host, INTERFACES, Network, enter_namespace, eventually, runtime};
@@ -66,7 +67,7 @@ impl Drop for Daemon {
 }
 
 fn pins(network: &Network) -> Vec<String> {
-    let directory = network.bpffs().join("turnpike/v1");
+    let directory = network.bpffs().join(format!("turnpike/v{ABI_VERSION}"));
     let mut names: Vec<String> = fs::read_dir(directory)
         .map(|entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
         .unwrap_or_default();

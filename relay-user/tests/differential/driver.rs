@@ -10,12 +10,7 @@ use std::{
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use relay_common::{
-    flow::FlowEntry,
-    interface::Interface,
-    path::Path,
-    port_class::PortClass,
-};
+use relay_common::{flow::FlowEntry, interface::Interface, path::Path, port_class::PortClass};
 use relay_user::{
     datapath::encode::{self, Indices, Key, Way},
     net::next_hop::{NextHop, Tag},
@@ -132,9 +127,18 @@ impl<'a> Driver<'a> {
     /// Does what the server wants done, now or later.
     pub fn apply(&mut self, output: Output) {
         if let Some(late) = &mut self.late {
+            let is_urgent = matches!(output, Output::InstallFlow(_));
             late.push_back(output);
-            return;
+            if is_urgent {
+                // A response waits for it, and it for what comes before.
+                std::mem::take(late).into_iter().for_each(|output| self.do_now(output));
+            }
+        } else {
+            self.do_now(output);
         }
+    }
+
+    fn do_now(&mut self, output: Output) {
         match output {
             Output::InstallFlow(flow) => self.install(&flow),
             Output::RemoveFlow(id) => self.remove_flow(&id),
@@ -157,10 +161,8 @@ impl<'a> Driver<'a> {
         self.mend();
         self.torn.clear();
         for output in self.late.take().into_iter().flatten() {
-            self.apply(output);
+            self.do_now(output);
         }
-        // Words that were handed out anew begin anew.
-        self.copy_meters();
     }
 
     fn install(&mut self, flow: &Flow) {
@@ -270,7 +272,10 @@ impl<'a> Driver<'a> {
 
     /// The flow that a counter is of.
     pub fn flow_of_counter(&self, counter: usize) -> Option<&Flow> {
-        self.flows.iter().find(|installed| installed.counter as usize == counter).map(|installed| &installed.flow)
+        self.flows
+            .iter()
+            .find(|installed| installed.counter as usize == counter)
+            .map(|installed| &installed.flow)
     }
 
     /// Counters that the kernel has moved since they were last accepted: index and difference.
@@ -362,7 +367,9 @@ impl<'a> Driver<'a> {
     pub fn spoil(&mut self) {
         for torn in &self.torn {
             match torn {
-                Torn::Flow(key, entry) if self.entries.contains_key(key) => self.program.insert_flow(key, entry),
+                Torn::Flow(key, entry) if self.entries.contains_key(key) => {
+                    self.program.insert_flow(key, entry)
+                }
                 Torn::Flow(..) => {}
                 Torn::Path(index, path) => self.program.set_path(*index, *path),
             }

@@ -1,6 +1,9 @@
 //! The frame that the server's output is to leave as.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use relay_user::{
     net::next_hop::NextHop,
@@ -8,17 +11,25 @@ use relay_user::{
 };
 
 use crate::{
+    judge::hex,
     packet::{CUSTOMER_TAG, IPV4, IPV6, SERVICE_TAG, UDP, ones_sum, udp_checksum},
     receive::Came,
 };
 
 /// A datagram that the server sends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Sent<'a> {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub ip: IpHeader,
     pub payload: &'a [u8],
+}
+
+impl fmt::Debug for Sent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, ip, payload } = self;
+        write!(f, "{source} to {destination}, {ip:?}, {} bytes: {}", payload.len(), hex(payload))
+    }
 }
 
 impl Sent<'_> {

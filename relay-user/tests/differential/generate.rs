@@ -35,12 +35,12 @@ impl Generator {
     /// A packet that may come now.
     pub fn packet(&self, world: &mut World<'_>, rng: &mut StdRng) -> Packet {
         let mut packet = match rng.random_range(0..100) {
-            0..86 => match self.of_flow(world, rng) {
+            0..91 => match self.of_flow(world, rng) {
                 Some(packet) => packet,
                 None => self.of_stranger(world, rng),
             },
-            86..88 => self.of_long_flow(world, rng).unwrap_or_else(|| self.of_stranger(world, rng)),
-            88..94 => self.of_stranger(world, rng),
+            91..94 => self.of_long_flow(world, rng).unwrap_or_else(|| self.of_stranger(world, rng)),
+            94..97 => self.of_stranger(world, rng),
             _ => self.no_data(world, rng),
         };
         self.arrive(world, rng, &mut packet);
@@ -56,7 +56,7 @@ impl Generator {
     /// Data on a flow that is there, or was.
     fn of_flow(&self, world: &World<'_>, rng: &mut StdRng) -> Option<Packet> {
         let driver = &world.driver;
-        for _ in 0..8 {
+        for _ in 0..40 {
             let flow = match driver.gone.choose(rng) {
                 Some(flow) if rng.random_bool(0.04) => *flow,
                 _ => driver.flows.choose(rng)?.flow,
@@ -64,7 +64,8 @@ impl Generator {
             // Nothing of these comes by a wire, unless somebody lies.
             let is_forged = flow.hairpin.is_some() && flow.id.direction == Direction::ToClient;
             let is_rare = is_forged || flow.id.form == FlowForm::Allocation;
-            if is_rare && !rng.random_bool(0.1) {
+            let is_dull = world.busy.is_some_and(|busy| flow.id.five_tuple != busy);
+            if is_rare && !rng.random_bool(0.06) || is_dull && rng.random_bool(0.8) {
                 continue;
             }
             let len = self.data_len(world, rng, &flow);
@@ -87,11 +88,14 @@ impl Generator {
                 && flow.hairpin.is_none()
         };
         let short: Vec<_> = flows.iter().filter(permissions).copied().collect();
-        let flow = if rng.random() { short.choose(rng)? } else { flows.choose(rng)? };
+        let flow = if rng.random_bool(0.85) { short.choose(rng)? } else { flows.choose(rng)? };
         // With the headers of either family, and with up to two tags, about a page.
-        let len = if rng.random_bool(0.7) {
+        let len = if rng.random_bool(0.02) {
+            // All that a datagram can hold, less some headers.
+            65_507 - rng.random_range(0..100)
+        } else if rng.random_bool(0.85) {
             let headers = 14 + if flow.id.relayed.0.is_ipv4() { 28 } else { 48 };
-            LINEAR - headers - rng.random_range(0..8)
+            LINEAR - headers - rng.random_range(0..6)
         } else {
             rng.random_range(3400..9000)
         };
@@ -131,7 +135,8 @@ impl Generator {
                 Packet::new("data of a permitted peer", (source, relayed), data)
             }
             (FlowForm::Allocation, _) => {
-                let payload = self.send_indication(rng, world.peer(rng), len);
+                let peer = world.peer(rng);
+                let payload = self.send_indication(rng, peer, len);
                 Packet::new("Send indication to anybody", (client, server), payload)
             }
         }
@@ -154,11 +159,13 @@ impl Generator {
         };
         match rng.random_range(0..4) {
             0 => {
-                let payload = self.channel_data(rng, rng.clone().random_range(0x4000..0x8000), len);
+                let number = rng.random_range(0x4000..0x8000);
+                let payload = self.channel_data(rng, number, len);
                 Packet::new("ChannelData of a stranger", (client, listener), payload)
             }
             1 => {
-                let payload = self.send_indication(rng, world.peer(rng), len);
+                let peer = world.peer(rng);
+                let payload = self.send_indication(rng, peer, len);
                 Packet::new("Send indication of a stranger", (client, listener), payload)
             }
             _ => {
@@ -285,6 +292,9 @@ impl Generator {
 
     /// Mostly short, some as long as they may be.
     fn data_len(&self, world: &World<'_>, rng: &mut StdRng, flow: &Flow) -> usize {
+        if world.busy.is_some() {
+            return rng.random_range(700..1300);
+        }
         match rng.random_range(0..100) {
             0..4 => 0,
             4..40 => rng.random_range(1..24),
@@ -332,11 +342,10 @@ impl Generator {
             let len = rng.random_range(1..=most);
             self.data(rng, len)
         };
-        match rng.random_range(0..25) {
+        match rng.random_range(0..27) {
             0 => packet.destination_mac[rng.random_range(0..6)] ^= rng.random_range(1..=255),
             1 => {
-                packet.destination_mac =
-                    *[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]].choose(rng).unwrap();
+                packet.destination_mac = *[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]].choose(rng).unwrap();
             }
             2 if is_ipv4 => packet.ip.options = vec![1; 4 * rng.random_range(1..=10)],
             2 => {
@@ -376,6 +385,8 @@ impl Generator {
                 packet.tags.pop();
             }
             22 => packet.ingress = 3,
+            24 => packet.first_piece = Some(rng.random_range(0..200)),
+            25 => packet.first_piece = Some(rng.random_range(0..1500)),
             23 => {
                 let bytes = self.data(rng, 40);
                 packet.surplus = bytes;
@@ -395,7 +406,11 @@ impl Generator {
             2 => Attribute::Other(0x001a, Vec::new()),
             3 => Attribute::Other(rng.random(), self.data(rng, 8)),
             4 => Attribute::Fingerprint(0),
-            5 => Attribute::Broken(*[0x0012, DATA, SOFTWARE].choose(rng).unwrap(), rng.random(), self.data(rng, 8)),
+            5 => Attribute::Broken(
+                *[0x0012, DATA, SOFTWARE].choose(rng).unwrap(),
+                rng.random(),
+                self.data(rng, 8),
+            ),
             6 => Attribute::Other(SOFTWARE, self.data(rng, 70)),
             7 => {
                 message.cookie_error = rng.random_range(1..=255);
@@ -410,7 +425,9 @@ impl Generator {
                 return;
             }
             _ => {
-                message.attributes.remove(place.min(message.attributes.len() - 1));
+                if place < message.attributes.len() {
+                    message.attributes.remove(place);
+                }
                 return;
             }
         };

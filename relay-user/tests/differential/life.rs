@@ -24,20 +24,33 @@ pub struct Life {
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub number: u64,
-    pub packet: Packet,
+    /// `None`: one of those before this number.
+    pub packet: Option<Packet>,
     pub mismatch: Mismatch,
 }
 
 impl Life {
     /// From the beginning to the end, or to the first difference.
-    pub fn live(&self, program: &mut Program, judge: &mut Judge, tally: &mut Tally) -> Result<(), Box<Failure>> {
-        self.live_with(program, judge, tally, None)
+    pub fn live(
+        &self,
+        program: &mut Program,
+        judge: &mut Judge,
+        tally: &mut Tally,
+    ) -> Result<(), Box<Failure>> {
+        self.live_with(program, judge, tally, None).map_err(|failure| {
+            if failure.packet.is_some() {
+                return failure;
+            }
+            // Some packet before made the difference: it is found by looking closer.
+            let mut thorough = Judge::thorough();
+            self.live_with(program, &mut thorough, &mut Tally::default(), None).err().unwrap_or(failure)
+        })
     }
 
     /// Up to one packet, another in its place: whether that makes a difference too.
     pub fn differs(&self, program: &mut Program, number: u64, packet: &Packet) -> Option<Mismatch> {
-        let result =
-            self.live_with(program, &mut Judge::default(), &mut Tally::default(), Some((number, packet)));
+        let mut judge = Judge::thorough();
+        let result = self.live_with(program, &mut judge, &mut Tally::default(), Some((number, packet)));
         result.err().filter(|failure| failure.number == number).map(|failure| failure.mismatch)
     }
 
@@ -55,10 +68,11 @@ impl Life {
         for phase in 0..PHASES {
             let mut rng = self.rng(1 << 32 | phase);
             world.live(&mut rng);
-            if phase > 0 && rng.random_bool(0.3) {
+            world.choose_busy(&mut rng);
+            if phase > 0 && rng.random_bool(0.2) {
                 world.begin_delay();
-                world.now += rng.random_range(0..200 * SECOND);
-            } else if !world.daemon_gone && rng.random_bool(0.15) {
+                world.now += rng.random_range(0..60 * SECOND);
+            } else if !world.daemon_gone && rng.random_bool(0.06) {
                 world.driver.tear(&mut rng);
             }
             for _ in 0..PACKETS_A_PHASE {
@@ -71,17 +85,16 @@ impl Life {
                 };
                 match judge.judge(&mut world, &packet) {
                     Ok(judged) => tally.count(packet.kind, judged),
-                    Err(mismatch) => return Err(Box::new(Failure { number, packet, mismatch })),
+                    Err(mismatch) => {
+                        return Err(Box::new(Failure { number, packet: Some(packet), mismatch }));
+                    }
                 }
                 if is_last {
                     return Ok(());
                 }
                 number += 1;
             }
-            judge.end(&mut world).map_err(|mismatch| {
-                let packet = generator.packet(&mut world, &mut rng);
-                Box::new(Failure { number, packet, mismatch })
-            })?;
+            judge.end(&mut world).map_err(|mismatch| Box::new(Failure { number, packet: None, mismatch }))?;
         }
         tally.worlds += 1;
         Ok(())
@@ -98,7 +111,7 @@ impl Life {
 
 /// A little, mostly; now and then so much that something ends, or is about to.
 fn pass_time(world: &mut World<'_>, rng: &mut StdRng) {
-    if rng.random_range(0..400) != 0 {
+    if rng.random_range(0..1200) != 0 {
         world.now += rng.random_range(0..200_000);
         return;
     }

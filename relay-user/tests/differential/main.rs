@@ -51,7 +51,8 @@ fn dp_001_the_program_does_what_the_server_does() {
     let seed = variable("TURNPIKE_DIFFERENTIAL_SEED").unwrap_or_else(|| rand::random::<u64>() >> 16);
     say(&format!("\n{packets} packets, worlds from TURNPIKE_DIFFERENTIAL_SEED={seed} on\n"));
 
-    let shared = Shared { next: AtomicU64::new(seed), done: AtomicU64::new(0), failed: AtomicBool::new(false) };
+    let shared =
+        Shared { next: AtomicU64::new(seed), done: AtomicU64::new(0), failed: AtomicBool::new(false) };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (mut tally, mut failures) = (Tally::default(), Vec::new());
     thread::scope(|scope| {

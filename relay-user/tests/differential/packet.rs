@@ -1,6 +1,9 @@
 //! Frames as senders make them, and as senders do not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
@@ -17,6 +20,8 @@ pub struct Packet {
     pub ingress: usize,
     /// Bytes of metadata before the frame, which leave so much less headroom.
     pub metadata: usize,
+    /// Bytes of the frame in its first piece of memory, if that is not to have all that it has room for.
+    pub first_piece: Option<usize>,
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
     /// EtherType and tag control information, the outer first.
@@ -36,7 +41,7 @@ pub struct Packet {
 }
 
 /// The UDP payload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Payload {
     /// A peer's data, or anything.
     Raw(Vec<u8>),
@@ -52,7 +57,7 @@ pub enum Payload {
 }
 
 /// A STUN message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Stun {
     /// Class and method.
     pub kind: u16,
@@ -68,7 +73,7 @@ pub struct Stun {
     pub trailer: Vec<u8>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Attribute {
     /// XOR-PEER-ADDRESS.
     Peer(SocketAddr),
@@ -119,10 +124,18 @@ pub enum Checksum {
 /// A change to the bytes of the frame. A position is a fraction of the length, in 65536ths.
 #[derive(Clone, Copy, Debug)]
 pub enum Mutation {
-    Xor { at: u16, bits: u8 },
+    Xor {
+        at: u16,
+        bits: u8,
+    },
     /// Within the headers: byte number.
-    XorHeader { at: u8, bits: u8 },
-    Cut { at: u16 },
+    XorHeader {
+        at: u8,
+        bits: u8,
+    },
+    Cut {
+        at: u16,
+    },
     /// What the changes before have made wrong about the IPv4 header checksum is put right.
     RepairIp,
 }
@@ -141,6 +154,7 @@ impl Packet {
             kind,
             ingress: 0,
             metadata: 0,
+            first_piece: None,
             destination_mac: [0; 6],
             source_mac: [2, 9, 9, 9, 9, 9],
             tags: Vec::new(),
@@ -199,9 +213,8 @@ impl Packet {
                 frame.extend(IPV6.to_be_bytes());
                 let extensions: usize = self.ip.extensions.iter().map(|(_, bytes)| 1 + bytes.len()).sum();
                 let payload_len = ((extensions + ip_payload) as u16).wrapping_add(self.ip.len_error);
-                let first = 6 << 28
-                    | u32::from(self.ip.traffic_class) << 20
-                    | self.ip.identification & 0xf_ffff;
+                let first =
+                    6 << 28 | u32::from(self.ip.traffic_class) << 20 | self.ip.identification & 0xf_ffff;
                 frame.extend(first.to_be_bytes());
                 frame.extend(payload_len.to_be_bytes());
                 frame.extend([self.ip.extensions.first().map_or(UDP, |&(kind, _)| kind), self.ip.ttl]);
@@ -236,7 +249,7 @@ impl Packet {
     }
 
     fn mutate(&self, frame: &mut Vec<u8>, mutation: Mutation) {
-        let place = |at: u16, len: usize| at as usize * len >> 16;
+        let place = |at: u16, len: usize| (at as usize * len) >> 16;
         match mutation {
             Mutation::Xor { at, bits } => {
                 let at = place(at, frame.len());
@@ -258,13 +271,44 @@ impl Packet {
     }
 }
 
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::ChannelData { number, len_error, data, padding } => {
+                write!(f, "ChannelData {number:#06x}, length {} + {len_error}, ", data.len())?;
+                write!(f, "{} bytes of padding", padding.len())
+            }
+            Self::Stun(message) => {
+                let Stun { kind, attributes, padding, len_error, cookie_error, trailer, .. } = message;
+                write!(f, "STUN {kind:#06x}, {attributes:?} padded with {padding:#04x}, ")?;
+                write!(f, "length + {len_error}, cookie ^ {cookie_error}, {} bytes behind", trailer.len())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "XOR-PEER-ADDRESS {peer}"),
+            Self::Fingerprint(error) => write!(f, "FINGERPRINT ^ {error:#x}"),
+            Self::Other(kind, value) => write!(f, "{kind:#06x} of {} bytes", value.len()),
+            Self::Broken(kind, len, value) => {
+                write!(f, "{kind:#06x} of {} bytes that says {len}", value.len())
+            }
+        }
+    }
+}
+
 impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Self::Raw(bytes) => bytes.len(),
             Self::ChannelData { data, padding, .. } => 4 + data.len() + padding.len(),
             Self::Stun(message) => {
-                let attributes = message.attributes.iter().map(|attribute| attribute.len().next_multiple_of(4));
+                let attributes =
+                    message.attributes.iter().map(|attribute| attribute.len().next_multiple_of(4));
                 20 + attributes.sum::<usize>() + message.trailer.len()
             }
         }

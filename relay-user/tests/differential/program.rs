@@ -6,9 +6,9 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult,
     maps::{Array, HashMap, Map, MapData, MapError, xdp::DevMapHash},
-    programs::Xdp,
+    programs::{ProgramError, Xdp},
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -31,7 +31,7 @@ use relay_user::datapath::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::mapped::Mapped;
+use crate::{mapped::Mapped, packet::Packet};
 
 /// Interfaces that frames come in by.
 pub const INTERFACES: usize = 4;
@@ -47,6 +47,7 @@ pub const SERVED_PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_031;
 pub const HEADROOM: usize = 216;
 /// How much of a frame is in one piece: a page less headroom and `struct skb_shared_info`.
 pub const LINEAR: usize = 4096 - 256 - 320;
+const ETHERNET_LEN: usize = 14;
 
 // enum xdp_action of the kernel's include/uapi/linux/bpf.h.
 pub const XDP_DROP: u32 = 1;
@@ -76,6 +77,8 @@ pub struct Program {
     _sockets: Vec<Socket>,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// The kernel (6.18 or later) lets the caller say how much of the frame is in its first piece of memory.
+    may_split: bool,
 }
 
 /// What the program made of a frame.
@@ -115,7 +118,7 @@ impl Program {
         for (i, key) in transaction_key.into_iter().enumerate() {
             globals.store(word::TRANSACTION_KEY as usize + i, key);
         }
-        Self {
+        let mut program = Self {
             flows_v4: map(maps::FLOWS_V4).try_into().unwrap(),
             flows_v6: map(maps::FLOWS_V6).try_into().unwrap(),
             paths: map(maps::PATHS).try_into().unwrap(),
@@ -132,49 +135,69 @@ impl Program {
             _sockets: sockets(),
             input: Vec::new(),
             output: vec![0; 1 << 17],
+            may_split: true,
             bpf,
-        }
+        };
+        program.may_split = program.try_run((0, 0), &[0; 60], 20).is_ok();
+        program
+    }
+
+    /// Bytes of the frame that will be in its first piece of memory.
+    pub fn first_piece(&self, packet: &Packet, frame_len: usize) -> usize {
+        let wanted = packet.first_piece.filter(|_| self.may_split).unwrap_or(usize::MAX);
+        // A piece holds an Ethernet header at least.
+        wanted.max(ETHERNET_LEN).min(frame_len).min(LINEAR)
     }
 
     /// Has the program process a frame that came in by an interface at `now`. `undo` is called if a tick of the
     /// clock makes it uncertain what the program took the time for: the frame is processed again then.
     pub fn run(
         &mut self,
-        (ingress, metadata): (usize, usize),
+        packet: &Packet,
         frame: &[u8],
         now: BootNanos,
-        undo: impl Fn(&Self),
+        mut undo: impl FnMut(&mut Self),
     ) -> Run<'_> {
-        self.input.clear();
-        self.input.resize(metadata, 0);
-        self.input.extend_from_slice(frame);
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let words = [metadata as u32, self.input.len() as u32, 0, self.ifindexes[ingress], 0, 0];
-        let mut context = [0; 24];
-        for (bytes, word) in context.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *bytes = word.to_ne_bytes();
-        }
+        let first_piece = self.first_piece(packet, frame.len());
         let result = loop {
             let coarse = coarse_now();
             self.globals.store(word::BOOT_OFFSET as usize, now.wrapping_sub(coarse));
-            let xdp: &Xdp = self.bpf.program(PROGRAM_NAME).unwrap().try_into().unwrap();
-            let result = xdp
-                .test_run(TestRunOptions {
-                    data_in: Some(&self.input),
-                    data_out: Some(&mut self.output),
-                    ctx_in: Some(&context),
-                    ..TestRunOptions::default()
-                })
-                .unwrap_or_else(|error| panic!("{} bytes behind {metadata}: {error:?}", frame.len()));
+            let result = self
+                .try_run((packet.ingress, packet.metadata), frame, first_piece)
+                .unwrap_or_else(|error| panic!("{packet:?}: {error:?}"));
             if coarse_now() == coarse {
                 break result;
             }
             undo(self);
         };
-        Run {
-            verdict: result.return_value,
-            frame: &self.output[metadata..result.data_size_out as usize],
+        let frame = &self.output[packet.metadata..result.data_size_out as usize];
+        Run { verdict: result.return_value, frame }
+    }
+
+    fn try_run(
+        &mut self,
+        (ingress, metadata): (usize, usize),
+        frame: &[u8],
+        first_piece: usize,
+    ) -> Result<TestRunResult, ProgramError> {
+        self.input.clear();
+        self.input.resize(metadata, 0);
+        self.input.extend_from_slice(frame);
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        // More than one piece can hold goes into others by itself.
+        let first_end = if first_piece < LINEAR { metadata + first_piece } else { self.input.len() };
+        let words = [metadata as u32, first_end as u32, 0, self.ifindexes[ingress], 0, 0];
+        let mut context = [0; 24];
+        for (bytes, word) in context.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *bytes = word.to_ne_bytes();
         }
+        let xdp: &Xdp = self.bpf.program(PROGRAM_NAME).unwrap().try_into().unwrap();
+        xdp.test_run(TestRunOptions {
+            data_in: Some(&self.input),
+            data_out: Some(&mut self.output),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })
     }
 
     /// Everything that was counted up to now.

@@ -75,6 +75,10 @@ pub struct Reception {
     pub ours: Ours,
     /// Each of these is a true reason not to forward it, whatever the flows are.
     pub reasons: Reasons,
+    /// These are, too, but it may be forwarded all the same.
+    pub excuses: Reasons,
+    /// Where the UDP header ends.
+    udp_end: usize,
     /// What a socket would be given.
     pub datagram: Option<Datagram>,
 }
@@ -102,10 +106,11 @@ pub enum Came {
     Wrong,
 }
 
-const NOT_OURS: Reception = Reception { ours: Ours::No, reasons: Reasons(0), datagram: None };
+const NOT_OURS: Reception =
+    Reception { ours: Ours::No, reasons: Reasons(0), excuses: Reasons(0), udp_end: 0, datagram: None };
 
-/// Receives a frame from an interface.
-pub fn receive(frame: &[u8], ingress: usize, host: &impl Host) -> Reception {
+/// Receives a frame from an interface, so much of it in the first piece of memory. To the kernel it is all the same.
+pub fn receive(frame: &[u8], (ingress, first_piece): (usize, usize), host: &impl Host) -> Reception {
     let mut tags = [None; 2];
     let mut count = 0;
     let mut priority = false;
@@ -140,9 +145,14 @@ pub fn receive(frame: &[u8], ingress: usize, host: &impl Host) -> Reception {
         IPV6 => receive_ipv6(frame, at, is_for_us, host),
         _ => NOT_OURS,
     };
-    if priority && reception.ours == Ours::Yes {
+    if reception.ours == Ours::Yes && (priority || reception.udp_end > first_piece) {
         reception.ours = Ours::Perhaps;
     }
+    // What lies in another piece cannot be read, whatever it is.
+    let headers_end = reception.datagram.as_ref().map_or(0, |datagram| datagram.headers_end);
+    reception.excuses.add_if(headers_end > first_piece, Outcome::Indication);
+    reception.excuses.add_if(reception.udp_end + 4 > first_piece, Outcome::Control);
+    reception.excuses.add_if(first_piece < frame.len(), Outcome::NonLinear);
     reception
 }
 
@@ -212,26 +222,29 @@ fn receive_udp(
     let Some(endpoint) = host.endpoint(destination) else { return NOT_OURS };
     let (Some(udp_len), Some(checksum)) = (word(frame, at + 4), word(frame, at + 6)) else {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Perhaps, reasons, datagram: None };
+        return Reception { ours: Ours::Perhaps, reasons, ..NOT_OURS };
     };
     // A datagram over IPv6 with length 0 is a jumbogram, to the kernel; nothing in this packet says so (RFC 2675).
     let udp_end = at + udp_len as usize;
     if udp_len < 8 || udp_end > end || end > frame.len() {
         reasons.add(Outcome::UdpLength);
-        return Reception { ours: Ours::Yes, reasons, datagram: None };
+        return Reception { ours: Ours::Yes, reasons, udp_end: at + 8, ..NOT_OURS };
     }
     let addresses = (source.ip(), destination.ip());
     let came = match checksum {
         0 => Came::None,
         _ if checksum == udp_checksum(addresses, &frame[at..udp_end]) => Came::Right,
         // Minus zero, which nobody sends, is as good.
-        0xffff if ones_sum(&frame[at..udp_end], unfinished_checksum(addresses, udp_len)) == 0xffff => Came::Right,
+        0xffff if ones_sum(&frame[at..udp_end], unfinished_checksum(addresses, udp_len)) == 0xffff => {
+            Came::Right
+        }
         _ => Came::Wrong,
     };
     reasons.add_if(checksum == unfinished_checksum(addresses, udp_len), Outcome::PartialChecksum);
     reasons.add_if(came == Came::None && destination.is_ipv6(), Outcome::Ipv6ZeroChecksum);
 
     let payload = at + 8..udp_end;
+    let mut excuses = Reasons::default();
     let (data, headers_end) = match endpoint {
         Endpoint::Relayed => {
             // Nobody can answer to port 0: the program leaves it to the slow path.
@@ -239,7 +252,7 @@ fn receive_udp(
             (Some(payload.clone()), payload.start)
         }
         Endpoint::Listener => {
-            let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons);
+            let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons, &mut excuses);
             let shifted = |at: usize| at + payload.start;
             (data.map(|data| shifted(data.start)..shifted(data.end)), shifted(headers_end))
         }
@@ -251,9 +264,12 @@ fn receive_udp(
         Outcome::IpChecksum,
         Outcome::Ipv6ZeroChecksum,
     ];
-    let is_delivered = !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
-    let datagram = Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
-    Reception { ours: Ours::Yes, reasons, datagram: is_delivered.then_some(datagram) }
+    let is_delivered =
+        !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
+    let datagram =
+        Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
+    let datagram = is_delivered.then_some(datagram);
+    Reception { ours: Ours::Yes, reasons, excuses, udp_end: at + 8, datagram }
 }
 
 /// The kernel takes nothing that says it comes from these (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
@@ -265,12 +281,16 @@ fn is_one_host(ip: IpAddr) -> bool {
 }
 
 /// The application data of a client's datagram, and where its headers end. Without data there is a reason.
-fn from_client(payload: &[u8], reasons: &mut Reasons) -> (Option<Range<usize>>, usize) {
+fn from_client(
+    payload: &[u8],
+    reasons: &mut Reasons,
+    excuses: &mut Reasons,
+) -> (Option<Range<usize>>, usize) {
     match payload.first() {
-        Some(0..=3) => match send_indication(payload) {
+        Some(0..=3) => match send_indication(payload, excuses) {
             Some((data, headers_end)) => return (Some(data), headers_end),
             None => {
-                let is_send = payload.starts_with(&[0, 0x16]);
+                let is_send = payload.starts_with(&[0, 0x16]) && payload.len() >= 4;
                 reasons.add(if is_send { Outcome::Indication } else { Outcome::Control });
             }
         },
@@ -295,7 +315,7 @@ fn from_client(payload: &[u8], reasons: &mut Reasons) -> (Option<Range<usize>>, 
 
 /// The data of a Send indication of the usual form, and where its headers end: one XOR-PEER-ADDRESS, one DATA,
 /// perhaps SOFTWARE, perhaps FINGERPRINT at the end, nothing else, and nothing behind.
-fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
+fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize>, usize)> {
     let (header, _) = message.split_at_checked(20)?;
     if header[..2] != [0, 0x16]
         || usize::from(word(header, 2)?) + 20 != message.len()
@@ -315,7 +335,10 @@ fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
             return None;
         }
         match kind {
-            0x0012 if peer.is_none() && matches!((message.get(value.start + 1), len), (Some(1), 8) | (Some(2), 20)) => {
+            0x0012
+                if peer.is_none()
+                    && matches!((message.get(value.start + 1), len), (Some(1), 8) | (Some(2), 20)) =>
+            {
                 let port = word(message, value.start + 2)? ^ 0x2112;
                 if port == 0 {
                     return None;
@@ -327,11 +350,13 @@ fn send_indication(message: &[u8]) -> Option<(Range<usize>, usize)> {
                 headers_end = headers_end.max(value.start);
                 data = Some(value);
             }
-            0x8022 if !software => {
-                headers_end = headers_end.max(value.start);
+            0x8022 => {
+                // Clients with so much to say are rare, and of repeated ones only the first counts.
+                excuses.add_if(software || len > 64, Outcome::Indication);
+                headers_end = headers_end.max(value.end);
                 software = true;
             }
-            0x8028 if len == 4 && at == message.len() => headers_end = headers_end.max(value.start),
+            0x8028 if len == 4 && at == message.len() => headers_end = headers_end.max(value.end),
             _ => return None,
         }
     }

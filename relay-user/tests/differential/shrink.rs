@@ -14,7 +14,13 @@ const ATTEMPTS: u32 = 300;
 
 /// Seed, packet and difference, for a person to read.
 pub fn story(life: &Life, program: &mut Program, failure: Box<Failure>) -> String {
-    let Failure { number, mut packet, mut mismatch } = *failure;
+    let Failure { number, packet, mut mismatch } = *failure;
+    let Some(mut packet) = packet else {
+        return format!(
+            "TURNPIKE_DIFFERENTIAL_SEED={}, before packet {number}: {}",
+            life.seed, mismatch.text
+        );
+    };
     let mut attempts = 0;
     let mut again = true;
     while again {
@@ -60,6 +66,7 @@ fn simpler(packet: &Packet) -> Vec<Packet> {
     with(&|packet| !std::mem::take(&mut packet.ip.options).is_empty());
     with(&|packet| !std::mem::take(&mut packet.ip.extensions).is_empty());
     with(&|packet| std::mem::take(&mut packet.metadata) != 0);
+    with(&|packet| packet.first_piece.take().is_some());
     with(&|packet| std::mem::take(&mut packet.udp_len_error) != 0);
     with(&|packet| std::mem::take(&mut packet.ip.len_error) != 0);
     with(&|packet| std::mem::take(&mut packet.ip.checksum_error) != 0);
@@ -117,7 +124,9 @@ fn data(payload: &mut Payload) -> Option<&mut Vec<u8>> {
         Payload::Raw(data) | Payload::ChannelData { data, .. } => Some(data),
         Payload::Stun(message) => message.attributes.iter_mut().find_map(|attribute| match attribute {
             Attribute::Other(crate::packet::DATA, data) => Some(data),
-            Attribute::Other(..) | Attribute::Peer(_) | Attribute::Fingerprint(_) | Attribute::Broken(..) => None,
+            Attribute::Other(..) | Attribute::Peer(_) | Attribute::Fingerprint(_) | Attribute::Broken(..) => {
+                None
+            }
         }),
     }
 }

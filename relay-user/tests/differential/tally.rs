@@ -30,13 +30,18 @@ impl Forwarded {
         const FORMS: [Form; 3] = [Form::ChannelData, Form::Indication, Form::Datagram];
         let forms = FORMS.into_iter().flat_map(|came| FORMS.map(|left| (came, left)));
         forms.filter(|&forms| forms != (Form::Datagram, Form::Datagram)).flat_map(|(came, left)| {
-            [(false, false), (false, true), (true, false), (true, true)]
-                .map(|(from_ipv6, to_ipv6)| Self { came, left, from_ipv6, to_ipv6 })
+            [(false, false), (false, true), (true, false), (true, true)].map(|(from_ipv6, to_ipv6)| Self {
+                came,
+                left,
+                from_ipv6,
+                to_ipv6,
+            })
         })
     }
 
-    const fn index(self) -> usize {
-        (self.came as usize * 3 + self.left as usize) * 4 + self.from_ipv6 as usize * 2 + self.to_ipv6 as usize
+    /// By forms, by families.
+    const fn index(self) -> (usize, usize) {
+        (self.came as usize * 3 + self.left as usize, self.from_ipv6 as usize * 2 + self.to_ipv6 as usize)
     }
 }
 
@@ -67,7 +72,7 @@ pub enum Judged {
 pub struct Tally {
     pub packets: u64,
     pub worlds: u64,
-    forwarded: [u64; 36],
+    forwarded: [[u64; 4]; 9],
     stopped: [u64; outcome::COUNT as usize],
     not_ours: u64,
     kinds: BTreeMap<&'static str, [u64; 2]>,
@@ -81,7 +86,8 @@ impl Tally {
         match judged {
             Judged::Forwarded(way) => {
                 *forwarded += 1;
-                self.forwarded[way.index()] += 1;
+                let (forms, families) = way.index();
+                self.forwarded[forms][families] += 1;
             }
             Judged::Stopped(outcome) => self.stopped[outcome as usize] += 1,
             Judged::NotOurs => self.not_ours += 1,
@@ -92,7 +98,8 @@ impl Tally {
         self.packets += other.packets;
         self.worlds += other.worlds;
         self.not_ours += other.not_ours;
-        for (mine, theirs) in self.forwarded.iter_mut().zip(other.forwarded) {
+        for (mine, theirs) in self.forwarded.as_flattened_mut().iter_mut().zip(other.forwarded.as_flattened())
+        {
             *mine += theirs;
         }
         for (mine, theirs) in self.stopped.iter_mut().zip(other.stopped) {
@@ -104,13 +111,18 @@ impl Tally {
         }
     }
 
+    const fn by_way(&self, way: Forwarded) -> u64 {
+        let (forms, families) = way.index();
+        self.forwarded[forms][families]
+    }
+
     pub fn forwarded(&self) -> u64 {
-        self.forwarded.iter().sum()
+        self.forwarded.as_flattened().iter().sum()
     }
 
     /// Each way to forward, and each reason not to, that a run must see, and how often it did.
     pub fn required(&self) -> impl Iterator<Item = (String, u64)> + '_ {
-        let forwarded = Forwarded::all().map(|way| (way.to_string(), self.forwarded[way.index()]));
+        let forwarded = Forwarded::all().map(|way| (way.to_string(), self.by_way(way)));
         // After the first change to a packet nothing is expected to fail.
         let outcomes = Outcome::ALL.iter().filter(|&&outcome| outcome != Outcome::Rewrite);
         let stopped = outcomes.map(|&outcome| (outcome.name().to_owned(), self.stopped[outcome as usize]));
@@ -127,7 +139,7 @@ impl Display for Tally {
         writeln!(f, "{} packets in {} worlds", self.packets, self.worlds)?;
         writeln!(f, "{}  forwarded", part(self.forwarded())?)?;
         for way in Forwarded::all() {
-            writeln!(f, "{}    {way}", part(self.forwarded[way.index()])?)?;
+            writeln!(f, "{}    {way}", part(self.by_way(way))?)?;
         }
         for verdict in [Verdict::Punt, Verdict::Drop] {
             let outcomes = || Outcome::ALL.iter().filter(move |outcome| outcome.verdict() == verdict);

@@ -13,8 +13,8 @@ use relay_common::meter::Rate;
 use relay_user::{
     net::next_hop::Tag,
     turn::{
-        ClientAddr, Config, Credentials, Family, FiveTuple, IpMeta, Lifetimes, Limits, Output, PeerPolicy,
-        Server, ServerAddr, Transport,
+        ClientAddr, Config, Credentials, FiveTuple, IpMeta, Lifetimes, Limits, Output, PeerPolicy, Server,
+        ServerAddr, Transport,
     },
 };
 
@@ -49,10 +49,13 @@ pub struct World<'a> {
     pub listeners: Vec<SocketAddr>,
     pub ports: RangeInclusive<u16>,
     pub rfc5766_channels: bool,
+    pub min_ipv6_mtu: u16,
     /// The daemon has died: its sockets are gone.
     pub daemon_gone: bool,
     pub macs: [Option<[u8; 6]>; INTERFACES],
     pub vlans: Vec<Vlan>,
+    /// Most data is this client's, and much.
+    pub busy: Option<FiveTuple>,
 }
 
 /// A VLAN device on an interface.
@@ -87,7 +90,8 @@ impl<'a> World<'a> {
         let families = *[&[4, 6][..], &[4, 6], &[4, 6], &[4], &[6]].choose(rng).unwrap();
         let mut relays: Vec<IpAddr> = families.iter().map(|&family| address(rng, family, 1)).collect();
         if rng.random_bool(0.2) {
-            relays.push(address(rng, *families.choose(rng).unwrap(), 2));
+            let family = *families.choose(rng).unwrap();
+            relays.push(address(rng, family, 2));
         }
         let mut external = HashMap::new();
         for &relay in &relays {
@@ -115,7 +119,7 @@ impl<'a> World<'a> {
 
         let limits = if rng.random_bool(0.35) {
             let bytes_per_second = 10u64.pow(rng.random_range(4..8)) * rng.random_range(1..10);
-            Limits { bytes_per_second, burst: rng.random_range(0..400_000), ..Limits::default() }
+            Limits { bytes_per_second, burst: rng.random_range(0..150_000), ..Limits::default() }
         } else {
             Limits::default()
         };
@@ -175,9 +179,11 @@ impl<'a> World<'a> {
             listeners,
             ports,
             rfc5766_channels,
+            min_ipv6_mtu,
             daemon_gone,
             macs,
             vlans,
+            busy: None,
         };
         for _ in 0..rng.random_range(3..7) {
             world.add_client(rng);
@@ -225,16 +231,44 @@ impl<'a> World<'a> {
             for _ in 0..rng.random_range(0..4) {
                 self.advance(rng.random_range(0..SECOND));
                 let most = if self.rfc5766_channels { 0x7fff } else { 0x4fff };
-                let number =
-                    if rng.random() { rng.random_range(0x4000..=most) } else { rng.random_range(0x4000..0x4004) };
+                let number = if rng.random() {
+                    rng.random_range(0x4000..=most)
+                } else {
+                    rng.random_range(0x4000..0x4004)
+                };
                 let peer = self.peer(rng);
-                self.request(
-                    client,
-                    wire::CHANNEL_BIND,
-                    &[wire::channel_number(number), wire::peer_address(peer)],
-                );
+                self.bind(client, number, peer);
+                if rng.random() {
+                    self.bind_back(client, number, peer);
+                }
             }
         }
+        // Words that were handed out anew begin anew.
+        self.driver.copy_meters();
+    }
+
+    fn bind(&mut self, client: usize, number: u16, peer: SocketAddr) {
+        self.request(client, wire::CHANNEL_BIND, &[wire::channel_number(number), wire::peer_address(peer)]);
+    }
+
+    /// Whose relayed address `peer` is binds a channel to the client's.
+    fn bind_back(&mut self, client: usize, number: u16, peer: SocketAddr) {
+        let is_peer = |relayed: &SocketAddr| {
+            *relayed == peer
+                || self.external.get(&relayed.ip()) == Some(&peer.ip()) && relayed.port() == peer.port()
+        };
+        let other = self.clients.iter().position(|client| client.relayed.iter().any(is_peer));
+        let mut own = self.clients[client].relayed.iter();
+        let own = own.find(|relayed| relayed.is_ipv4() == peer.is_ipv4()).copied();
+        if let (Some(other), Some(own)) = (other, own) {
+            self.bind(other, number, own);
+        }
+    }
+
+    /// Perhaps one client has more to send than the others, and more than it may.
+    pub fn choose_busy(&mut self, rng: &mut StdRng) {
+        let client = self.clients.choose(rng).filter(|_| rng.random_bool(0.12));
+        self.busy = client.map(|client| client.five_tuple);
     }
 
     fn allocate(&mut self, rng: &mut StdRng, client: usize) {
@@ -248,8 +282,11 @@ impl<'a> World<'a> {
         if response.is_success() {
             let five_tuple = self.clients[client].five_tuple;
             let sessions: Vec<_> = self.server.sessions().filter(|s| s.five_tuple == five_tuple).collect();
-            self.clients[client].relayed =
-                sessions.iter().flat_map(|session| &session.relayed).map(|relayed| relayed.address.0).collect();
+            self.clients[client].relayed = sessions
+                .iter()
+                .flat_map(|session| &session.relayed)
+                .map(|relayed| relayed.address.0)
+                .collect();
         }
     }
 
@@ -400,13 +437,6 @@ pub const fn version(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(_) => 4,
         IpAddr::V6(_) => 6,
-    }
-}
-
-pub const fn family(ip: IpAddr) -> Family {
-    match ip {
-        IpAddr::V4(_) => Family::V4,
-        IpAddr::V6(_) => Family::V6,
     }
 }
 

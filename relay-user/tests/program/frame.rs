@@ -1,21 +1,24 @@
-//! Frames from a description. etherparse computes every checksum from scratch, so what the program updates
-//! step by step is compared with something that it has no code in common with.
+//! Frames of both families from a description. etherparse computes every checksum from scratch, so what the program
+//! updates step by step is compared with something that it has no code in common with.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpNumber, Ipv4Header, Ipv4Options, UdpHeader};
+use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, UdpHeader};
+use relay_user::{net::next_hop::Tag, turn::Family};
 
 pub const ETHERNET_LEN: usize = 14;
-pub const IPV4_LEN: usize = 20;
+pub const TAG_LEN: usize = 4;
 pub const UDP_LEN: usize = 8;
-pub const PAYLOAD_AT: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN;
+/// Where the EtherType lies in an untagged frame.
+pub const ETHER_TYPE_AT: usize = 12;
 
-// Where fields lie in a frame without IPv4 options.
-pub const TOTAL_LEN_AT: usize = ETHERNET_LEN + 2;
-pub const FRAGMENT_AT: usize = ETHERNET_LEN + 6;
-pub const IP_CHECKSUM_AT: usize = ETHERNET_LEN + 10;
-pub const UDP_LEN_AT: usize = ETHERNET_LEN + IPV4_LEN + 4;
-pub const UDP_CHECKSUM_AT: usize = ETHERNET_LEN + IPV4_LEN + 6;
+/// Bytes of an IP header without options or extension headers.
+pub const fn ip_header_len(family: Family) -> usize {
+    match family {
+        Family::V4 => 20,
+        Family::V6 => 40,
+    }
+}
 
 /// What the UDP checksum field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +31,33 @@ pub enum Checksum {
     Exactly(u16),
 }
 
-/// A UDP datagram over IPv4 in an Ethernet frame.
+/// A UDP datagram in an Ethernet frame. Fields that only one family has are left out in the other.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
+    /// EtherType and tag control information of each VLAN tag, the outer first.
+    pub tags: Vec<[u16; 2]>,
     /// DSCP and ECN.
-    pub tos: u8,
+    pub traffic_class: u8,
+    /// IPv4's.
     pub identification: u16,
+    /// IPv4's.
     pub dont_fragment: bool,
+    /// IPv4's.
     pub more_fragments: bool,
-    /// In units of 8 bytes.
+    /// IPv4's, in units of 8 bytes.
     pub fragment_offset: u16,
-    pub ttl: u8,
+    /// IPv4's.
     pub options: Vec<u8>,
-    pub source: SocketAddrV4,
-    pub destination: SocketAddrV4,
+    /// IPv6's.
+    pub flow_label: u32,
+    /// IPv6's extension headers: protocol number, and the header but for its first byte, which names the next.
+    pub extensions: Vec<(u8, Vec<u8>)>,
+    /// Or the hop limit.
+    pub ttl: u8,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
     pub payload: Vec<u8>,
     pub checksum: Checksum,
     /// Inside the IP packet, behind what the UDP length covers.
@@ -53,17 +67,20 @@ pub struct Frame {
 }
 
 impl Frame {
-    pub fn new(source: SocketAddrV4, destination: SocketAddrV4, payload: impl Into<Vec<u8>>) -> Self {
+    pub fn new(source: SocketAddr, destination: SocketAddr, payload: impl Into<Vec<u8>>) -> Self {
         Self {
             destination_mac: [0; 6],
             source_mac: [0; 6],
-            tos: 0,
+            tags: Vec::new(),
+            traffic_class: 0,
             identification: 0x1234,
             dont_fragment: true,
             more_fragments: false,
             fragment_offset: 0,
-            ttl: 64,
             options: Vec::new(),
+            flow_label: 0,
+            extensions: Vec::new(),
+            ttl: 64,
             source,
             destination,
             payload: payload.into(),
@@ -74,43 +91,30 @@ impl Frame {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let mut udp = UdpHeader {
-            source_port: self.source.port(),
-            destination_port: self.destination.port(),
-            length: (UDP_LEN + self.payload.len()) as u16,
-            checksum: 0,
-        };
-        let mut ip = Ipv4Header {
-            time_to_live: self.ttl,
-            protocol: IpNumber::UDP,
-            source: self.source.ip().octets(),
-            destination: self.destination.ip().octets(),
-            identification: self.identification,
-            dont_fragment: self.dont_fragment,
-            more_fragments: self.more_fragments,
-            fragment_offset: self.fragment_offset.try_into().unwrap(),
-            options: Ipv4Options::try_from(&self.options[..]).unwrap(),
-            ..Ipv4Header::default()
-        };
-        ip.total_len = (ip.header_len() + UDP_LEN + self.payload.len() + self.surplus.len()) as u16;
-        ip.header_checksum = ip.calc_header_checksum();
-        udp.checksum = match self.checksum {
-            Checksum::Right => right_checksum(&udp, &ip, &self.payload),
-            Checksum::None => 0,
-            // Without header and payload only the pseudo-header is left; its length is set by hand.
-            Checksum::Unfinished => pseudo_header_sum(&udp, &ip),
-            Checksum::Exactly(checksum) => checksum,
-        };
-
         let mut bytes = Vec::new();
         bytes.extend(self.destination_mac);
         bytes.extend(self.source_mac);
-        bytes.extend(0x0800u16.to_be_bytes());
-        bytes.extend(&ip.to_bytes()[..]);
-        // etherparse takes DSCP and ECN apart; here they are one byte, which the checksum covers.
-        bytes[ETHERNET_LEN + 1] = self.tos;
-        let ip_checksum = ipv4_checksum(&bytes[ETHERNET_LEN..ETHERNET_LEN + ip.header_len()]);
-        bytes[ETHERNET_LEN + 10..ETHERNET_LEN + 12].copy_from_slice(&ip_checksum.to_be_bytes());
+        for [ether_type, control] in &self.tags {
+            bytes.extend(ether_type.to_be_bytes());
+            bytes.extend(control.to_be_bytes());
+        }
+        match self.family() {
+            Family::V4 => {
+                bytes.extend(0x0800u16.to_be_bytes());
+                bytes.extend(self.ipv4_header());
+            }
+            Family::V6 => {
+                bytes.extend(0x86ddu16.to_be_bytes());
+                bytes.extend(self.ipv6_header());
+            }
+        }
+        let mut udp = self.udp_header();
+        udp.checksum = match self.checksum {
+            Checksum::Right => self.right_checksum(),
+            Checksum::None => 0,
+            Checksum::Unfinished => self.unfinished_checksum(),
+            Checksum::Exactly(checksum) => checksum,
+        };
         bytes.extend(udp.to_bytes());
         bytes.extend(&self.payload);
         bytes.extend(&self.surplus);
@@ -118,11 +122,49 @@ impl Frame {
         bytes
     }
 
+    pub const fn family(&self) -> Family {
+        Family::of(self.source.ip())
+    }
+
+    /// Where the IP header begins.
+    pub fn ip_at(&self) -> usize {
+        ETHERNET_LEN + TAG_LEN * self.tags.len()
+    }
+
+    /// Where the UDP header begins.
+    pub fn udp_at(&self) -> usize {
+        let extensions: usize = self.extensions.iter().map(|(_, rest)| 1 + rest.len()).sum();
+        self.ip_at() + ip_header_len(self.family()) + self.options.len() + extensions
+    }
+
+    /// Where the UDP checksum lies.
+    pub fn checksum_at(&self) -> usize {
+        self.udp_at() + 6
+    }
+
+    /// Where the UDP payload begins.
+    pub fn payload_at(&self) -> usize {
+        self.udp_at() + UDP_LEN
+    }
+
+    /// Bytes of the IP packet.
+    pub fn packet_len(&self) -> usize {
+        self.payload_at() - self.ip_at() + self.payload.len() + self.surplus.len()
+    }
+
     /// The UDP checksum that this datagram should have.
     pub fn right_checksum(&self) -> u16 {
-        let bytes = Self { checksum: Checksum::Right, ..self.clone() }.bytes();
-        let at = ETHERNET_LEN + IPV4_LEN + self.options.len() + 6;
-        u16::from_be_bytes([bytes[at], bytes[at + 1]])
+        let udp = self.udp_header();
+        match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                udp.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &self.payload)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                udp.calc_checksum_ipv6_raw(source.octets(), destination.octets(), &self.payload)
+            }
+            _ => panic!("{} and {} are of two families", self.source, self.destination),
+        }
+        .expect("a payload that fits")
     }
 
     /// The payload changed at its end so that the UDP checksum comes out as 0, which is sent as 0xFFFF.
@@ -135,15 +177,79 @@ impl Frame {
         assert_eq!(self.right_checksum(), 0xffff);
         self
     }
+
+    fn ipv4_header(&self) -> Vec<u8> {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (self.source.ip(), self.destination.ip()) else {
+            panic!("{} and {} are of two families", self.source, self.destination)
+        };
+        let mut ip = Ipv4Header {
+            dscp: IpDscp::try_new(self.traffic_class >> 2).expect("6 bits"),
+            ecn: IpEcn::try_new(self.traffic_class & 3).expect("2 bits"),
+            total_len: self.packet_len() as u16,
+            identification: self.identification,
+            dont_fragment: self.dont_fragment,
+            more_fragments: self.more_fragments,
+            fragment_offset: self.fragment_offset.try_into().expect("13 bits"),
+            time_to_live: self.ttl,
+            protocol: IpNumber::UDP,
+            source: source.octets(),
+            destination: destination.octets(),
+            options: Ipv4Options::try_from(&self.options[..]).expect("up to 40 bytes in fours"),
+            ..Ipv4Header::default()
+        };
+        ip.header_checksum = ip.calc_header_checksum();
+        ip.to_bytes().to_vec()
+    }
+
+    fn ipv6_header(&self) -> Vec<u8> {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source.ip(), self.destination.ip()) else {
+            panic!("{} and {} are of two families", self.source, self.destination)
+        };
+        let protocols: Vec<u8> = self.extensions.iter().map(|&(protocol, _)| protocol).chain([17]).collect();
+        let ip = Ipv6Header {
+            traffic_class: self.traffic_class,
+            flow_label: self.flow_label.try_into().expect("20 bits"),
+            payload_length: (self.packet_len() - Ipv6Header::LEN) as u16,
+            next_header: IpNumber(protocols[0]),
+            hop_limit: self.ttl,
+            source: source.octets(),
+            destination: destination.octets(),
+        };
+        let mut bytes = ip.to_bytes().to_vec();
+        for ((_, rest), next) in self.extensions.iter().zip(&protocols[1..]) {
+            bytes.push(*next);
+            bytes.extend(rest);
+        }
+        bytes
+    }
+
+    /// Without a checksum.
+    fn udp_header(&self) -> UdpHeader {
+        UdpHeader {
+            source_port: self.source.port(),
+            destination_port: self.destination.port(),
+            length: (UDP_LEN + self.payload.len()) as u16,
+            checksum: 0,
+        }
+    }
+
+    fn unfinished_checksum(&self) -> u16 {
+        let mut pseudo_header = Vec::new();
+        for address in [self.source.ip(), self.destination.ip()] {
+            match address {
+                IpAddr::V4(address) => pseudo_header.extend(address.octets()),
+                IpAddr::V6(address) => pseudo_header.extend(address.octets()),
+            }
+        }
+        pseudo_header.extend([0, 17]);
+        pseudo_header.extend(self.udp_header().length.to_be_bytes());
+        sum(&pseudo_header)
+    }
 }
 
-/// ChannelData without padding.
-pub fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    message.extend(number.to_be_bytes());
-    message.extend((data.len() as u16).to_be_bytes());
-    message.extend(data);
-    message
+/// A VLAN tag as it lies in a frame: EtherType, and tag control information of priority 0.
+pub const fn wire_tag(tag: Tag) -> [u16; 2] {
+    [if tag.service { 0x88a8 } else { 0x8100 }, tag.id]
 }
 
 /// Overwrites a 16-bit field of a frame.
@@ -151,59 +257,28 @@ pub fn set_word(frame: &mut [u8], at: usize, value: u16) {
     frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Makes the IPv4 header checksum right after a change to the header.
-pub fn repair_ip_checksum(frame: &mut [u8]) {
-    let header_len = (usize::from(frame[ETHERNET_LEN] & 0xf) * 4).max(IPV4_LEN);
-    if let Some(header) = frame.get(ETHERNET_LEN..ETHERNET_LEN + header_len) {
-        let checksum = ipv4_checksum(header);
-        set_word(frame, IP_CHECKSUM_AT, checksum);
+/// A 16-bit field of a frame.
+pub fn word(frame: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+/// Makes the checksum of the IPv4 header at `ip_at` right after a change to the header, if the frame holds it all.
+pub fn repair_ip_checksum(frame: &mut [u8], ip_at: usize) {
+    let Some(first) = frame.get(ip_at) else { return };
+    let header_len = (usize::from(first & 0xf) * 4).max(20);
+    if let Some(header) = frame.get_mut(ip_at..ip_at + header_len) {
+        set_word(header, 10, 0);
+        let checksum = !sum(header);
+        set_word(header, 10, checksum);
     }
 }
 
-/// Fails unless IPv4 header and UDP checksum of a frame are right, computed from its bytes alone. A UDP checksum
-/// of 0 passes.
-pub fn assert_checksums(frame: &[u8]) {
-    assert_eq!(ipv4_sum(&frame[ETHERNET_LEN..ETHERNET_LEN + IPV4_LEN]), 0xffff, "IPv4 header checksum");
-    let (ip, udp, payload) = parse(frame);
-    assert!(
-        udp.checksum == 0 || udp.checksum == right_checksum(&udp, &ip, payload),
-        "UDP checksum {:#06x} instead of {:#06x}",
-        udp.checksum,
-        right_checksum(&udp, &ip, payload)
-    );
-}
-
-/// Takes a forwarded frame apart, which has nothing behind its UDP payload.
-pub fn parse(frame: &[u8]) -> (Ipv4Header, UdpHeader, &[u8]) {
-    let (ip, rest) = Ipv4Header::from_slice(&frame[ETHERNET_LEN..]).expect("an IPv4 header");
-    let (udp, payload) = UdpHeader::from_slice(rest).expect("a UDP header");
-    assert_eq!(udp.length as usize, UDP_LEN + payload.len(), "UDP length");
-    assert_eq!(ip.total_len as usize, frame.len() - ETHERNET_LEN, "IPv4 total length");
-    (ip, udp, payload)
-}
-
-fn right_checksum(udp: &UdpHeader, ip: &Ipv4Header, payload: &[u8]) -> u16 {
-    udp.calc_checksum_ipv4(ip, payload).expect("a payload that fits")
-}
-
-fn pseudo_header_sum(udp: &UdpHeader, ip: &Ipv4Header) -> u16 {
-    let mut pseudo_header = Vec::new();
-    pseudo_header.extend(ip.source);
-    pseudo_header.extend(ip.destination);
-    pseudo_header.extend([0, 17]);
-    pseudo_header.extend(udp.length.to_be_bytes());
-    ipv4_sum(&pseudo_header)
-}
-
-fn ipv4_checksum(header: &[u8]) -> u16 {
-    let mut header = header.to_vec();
-    header[10..12].fill(0);
-    !ipv4_sum(&header)
-}
-
 /// RFC 1071's sum, word by word in network byte order.
-fn ipv4_sum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+pub fn sum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low)))
+        .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

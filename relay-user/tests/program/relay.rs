@@ -1,57 +1,68 @@
-//! A relay reduced to its kernel program: maps filled as the daemon fills them, one session between a client and
-//! a peer, packets by `BPF_PROG_TEST_RUN`.
+//! A relay reduced to its kernel program: maps filled as the daemon fills them, packets by `BPF_PROG_TEST_RUN`.
 
 use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, xdp::DevMapHash},
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{
+        Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, xdp::DevMapHash,
+    },
     programs::Xdp,
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
+    time::ClockId,
+};
 use relay_common::{
-    clock::{BootNanos, Clock},
+    clock::BootNanos,
     counter::FlowCounter,
-    flow::{FlowKeyV4, FlowV4},
-    interface::Interface,
+    flow::{FlowEntry, FlowKeyV4, FlowKeyV6},
+    globals,
+    interface::{Interface, VlanKey},
     maps,
-    next_hop::NextHop,
+    meter::Rate,
     outcome::{Outcome, Verdict},
+    path::Path,
     port_class::{self, PortClass},
 };
 use relay_user::{
     datapath::{
-        encode,
+        encode::{self, Indices, Key, Way},
         program::{PROGRAM, PROGRAM_NAME},
     },
-    turn::{
-        AllocationId, ChannelNumber, ClientAddr, Direction, FiveTuple, Flow, FlowId, PeerAddr, RelayedAddr,
-        ServerAddr, Transport,
-    },
+    net::next_hop::{NextHop, Tag},
+    turn::{Family, Flow, FlowForm, FlowId},
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::frame::{Frame, channel_data};
+use crate::{
+    case::Case,
+    frame::Frame,
+    mapped::{self, Words},
+    message::adopt_transaction_id,
+    session::{Client, listener, peer},
+};
 
-pub const LISTENER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, 1), 3478);
-pub const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 1, 2), 40000);
-pub const RELAYED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 2, 1), 50000);
-pub const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 2, 2), 6000);
-pub const CHANNEL: u16 = 0x4001;
-
-pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 2];
-
-pub const TO_PEER_COUNTER: u32 = 5;
-pub const TO_CLIENT_COUNTER: u32 = 6;
-pub const CLIENT_NEXT_HOP: u32 = 1;
-pub const PEER_NEXT_HOP: u32 = 2;
 pub const MTU: u32 = 1500;
+/// The lowest MTU of IPv6 paths, as most configurations have it.
+pub const MIN_IPV6_MTU: u64 = 1280;
 
-const SECOND: u64 = 1_000_000_000;
+pub const SECOND: u64 = 1_000_000_000;
+
+/// Elements of the maps whose size the daemon chooses.
+const SIZES: [(&str, u32); 5] = [
+    (maps::FLOWS_V4, 512),
+    (maps::FLOWS_V6, 512),
+    (maps::FLOW_COUNTERS, 512),
+    (maps::METERS, 16),
+    (maps::PATHS, 256),
+];
 
 /// A side of the relay: one of its interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,62 +94,118 @@ pub struct Run {
     pub frame: Vec<u8>,
 }
 
+/// How a frame lies in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory<'a> {
+    /// What lies right before the frame, as a driver or an earlier program may put it. It takes from the headroom.
+    pub metadata: &'a [u8],
+    /// Bytes of the frame in its first piece. `None`: all, or as many as a page holds.
+    pub first_piece: Option<usize>,
+}
+
+impl Memory<'_> {
+    /// Bytes that the kernel leaves before the frame where there is no metadata: XDP_PACKET_HEADROOM, less what a
+    /// `struct xdp_frame` takes of it.
+    pub const HEADROOM: usize = 256 - 40;
+    /// Bytes of the largest frame in one piece: a page, less the headroom and a `struct skb_shared_info` at its end.
+    pub const PIECE: usize = 4096 - 256 - 320;
+}
+
 /// The program, its maps, and a network namespace with the sockets of a daemon.
 pub struct Relay {
     bpf: Ebpf,
     client_ifindex: u32,
     peer_ifindex: u32,
     sockets: Vec<Socket>,
+    pub globals: Words,
+    pub flow_counters: Words,
+    pub meters: Words,
+    /// What a resolver would know, by destination.
+    next_hops: BTreeMap<IpAddr, NextHop>,
+    /// Indices that flows and paths have been given: kept when they are removed.
+    counters: HashMap<FlowId, u32>,
+    paths: HashMap<Way, u32>,
 }
 
 impl Relay {
-    /// A relay with one session: [`CLIENT`] has [`RELAYED`] and [`CHANNEL`] bound to [`PEER`].
+    /// A relay with all the sessions of [`crate::session`].
     pub fn new() -> Self {
-        let mut relay = Self::without_session();
-        let now = relay.now();
-        relay.install(&flow(Direction::ToPeer, now + 60 * SECOND), TO_PEER_COUNTER, PEER_NEXT_HOP);
-        relay.install(&flow(Direction::ToClient, now + 60 * SECOND), TO_CLIENT_COUNTER, CLIENT_NEXT_HOP);
+        let mut relay = Self::without_flows();
+        for client in Client::ALL {
+            for flow in client.flows() {
+                relay.install(&flow);
+            }
+        }
         relay
     }
 
-    /// The same without the two flows.
-    pub fn without_session() -> Self {
+    /// The same without a flow: listeners, relayed addresses and next hops alone.
+    pub fn without_flows() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let (client_ifindex, peer_ifindex) = veth_pair();
+        let mut loader = EbpfLoader::new();
+        for (map, size) in SIZES {
+            loader.map_max_entries(map, size);
+        }
         let object = PROGRAM.expect("a build with the kernel program");
-        let mut bpf = Ebpf::load(object).expect("the kernel takes the object");
-        program(&mut bpf)
+        let mut bpf = loader.load(object).expect("the kernel takes the object");
+        program_mut(&mut bpf)
             .load()
             .unwrap_or_else(|error| panic!("the verifier accepts the program: {error:?}"));
 
-        let mut relay = Self { bpf, client_ifindex, peer_ifindex, sockets: Vec::new() };
-        relay.set_clock_offset(relay.boot_offset());
-        for (side, mac) in [(Side::Client, CLIENT_MAC), (Side::Peer, PEER_MAC)] {
+        let mut relay = Self {
+            globals: words(&bpf, maps::GLOBALS),
+            flow_counters: words(&bpf, maps::FLOW_COUNTERS),
+            meters: words(&bpf, maps::METERS),
+            bpf,
+            client_ifindex,
+            peer_ifindex,
+            sockets: Vec::new(),
+            next_hops: BTreeMap::new(),
+            counters: HashMap::new(),
+            paths: HashMap::new(),
+        };
+        relay.set_clock_offset(boot_offset());
+        relay.set_global(globals::word::MIN_IPV6_MTU, MIN_IPV6_MTU);
+        relay.set_transaction_key([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
+        for side in [Side::Client, Side::Peer] {
             let ifindex = relay.ifindex(side);
             relay.set_interface(ifindex, encode::interface(side.mac()));
-            relay.add_tx_port(ifindex);
-            let index = if side == Side::Client { CLIENT_NEXT_HOP } else { PEER_NEXT_HOP };
-            relay.set_next_hop(index, encode::next_hop(index, ifindex, MTU, mac, side.mac()));
+            relay.add_tx_port(side);
         }
-        relay.add_listener(LISTENER);
-        relay.add_relayed(RELAYED);
+        for family in Family::ALL {
+            relay.set_next_hop(peer(family).ip(), Some(relay.next_hop(Side::Peer, PEER_MAC)));
+            relay.add_listener(listener(family));
+        }
+        for client in Client::ALL {
+            relay.set_next_hop(client.address().ip(), Some(relay.next_hop(Side::Client, client.mac())));
+            for family in Family::ALL {
+                relay.add_relayed(client.relayed(family));
+            }
+        }
         relay
     }
 
-    pub fn add_listener(&mut self, listener: SocketAddrV4) {
-        self.add_endpoint(listener, PortClass::Listener, encode::listener_v4(listener));
+    pub fn add_listener(&mut self, listener: SocketAddr) {
+        self.add_endpoint(listener, PortClass::Listener, encode::listener(listener));
     }
 
-    pub fn add_relayed(&mut self, relayed: SocketAddrV4) {
-        self.add_endpoint(relayed, PortClass::Relayed, encode::relayed_v4(relayed));
+    pub fn add_relayed(&mut self, relayed: SocketAddr) {
+        self.add_endpoint(relayed, PortClass::Relayed, encode::relayed(relayed));
     }
 
-    fn add_endpoint(&mut self, address: SocketAddrV4, class: PortClass, entry: (FlowKeyV4, FlowV4)) {
+    fn add_endpoint(&mut self, address: SocketAddr, class: PortClass, (key, entry): (Key, FlowEntry)) {
         self.set_port_class(address.port(), class);
-        self.insert(entry);
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        self.insert(&key, entry);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
         // The namespace has none of the addresses.
-        socket.set_freebind_v4(true).unwrap();
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true).unwrap(),
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true).unwrap();
+                socket.set_freebind_v6(true).unwrap();
+            }
+        }
         socket.bind(&address.into()).unwrap();
         self.sockets.push(socket);
     }
@@ -148,30 +215,129 @@ impl Relay {
         self.sockets.clear();
     }
 
-    pub fn install(&mut self, flow: &Flow, counter: u32, next_hop: u32) {
-        self.insert(encode::flow_v4(flow, counter, next_hop).expect("IPv4"));
+    /// Closes the daemon's sockets of one family.
+    pub fn close_sockets(&mut self, family: Family) {
+        self.sockets.retain(|socket| {
+            let address = socket.local_addr().unwrap().as_socket().expect("an IP address");
+            Family::of(address.ip()) != family
+        });
     }
 
-    pub fn insert(&mut self, (key, value): (FlowKeyV4, FlowV4)) {
-        self.flows().insert(key, value, 0).unwrap();
+    /// Installs a flow as the daemon does. Its counter and its path are its own ever after.
+    pub fn install(&mut self, flow: &Flow) {
+        let indices = self.indices(flow);
+        for key in encode::keys(flow) {
+            self.insert(&key, encode::entry(flow, &key, indices));
+        }
     }
 
-    pub fn remove(&mut self, key: FlowKeyV4) {
-        self.flows().remove(&key).unwrap();
+    /// Removes a flow.
+    pub fn remove(&mut self, flow: &Flow) {
+        for key in encode::keys(flow) {
+            match key {
+                Key::V4(key) => self.flows_v4().remove(&key).unwrap(),
+                Key::V6(key) => self.flows_v6().remove(&key).unwrap(),
+            }
+        }
     }
 
-    pub fn entry(&mut self, key: FlowKeyV4) -> FlowV4 {
-        self.flows().get(&key, 0).unwrap()
+    /// The indices that a flow has, or is given now.
+    pub fn indices(&mut self, flow: &Flow) -> Indices {
+        let next = self.counters.len() as u32 + 1;
+        let counter = match flow.id.form {
+            FlowForm::Allocation => 0,
+            _ => *self.counters.entry(flow.id).or_insert(next),
+        };
+        Indices { counter, path: self.path(encode::way(flow)) }
     }
 
-    /// For another thread to open the flow table by.
-    pub fn flow_table_id(&self) -> u32 {
-        let Some(aya::maps::Map::HashMap(map)) = self.bpf.map(maps::FLOWS_V4) else { panic!("a hash map") };
-        map.info().unwrap().id()
+    /// The index of the path that leads this way.
+    pub fn path(&mut self, way: Way) -> u32 {
+        if let Some(&index) = self.paths.get(&way) {
+            return index;
+        }
+        let index = self.paths.len() as u32 + 1;
+        self.paths.insert(way, index);
+        self.publish(index, way);
+        index
     }
 
-    fn flows(&mut self) -> HashMap<&mut MapData, FlowKeyV4, FlowV4> {
+    /// Sets or takes away the next hop to a destination, as a resolver would for all paths to it.
+    pub fn set_next_hop(&mut self, destination: IpAddr, next_hop: Option<NextHop>) {
+        match next_hop {
+            Some(next_hop) => self.next_hops.insert(destination, next_hop),
+            None => self.next_hops.remove(&destination),
+        };
+        let paths: Vec<_> = self.paths.iter().map(|(&way, &index)| (index, way)).collect();
+        for (index, way) in paths {
+            if matches!(way, Way::Out(_, to) if to == destination) {
+                self.publish(index, way);
+            }
+        }
+    }
+
+    /// Changes the next hop of everything that leaves this way of the table.
+    pub fn change_next_hop(&mut self, case: &Case, change: impl FnOnce(&mut NextHop)) {
+        let destination = case.output(b"").destination.ip();
+        let mut next_hop = self.next_hops[&destination];
+        change(&mut next_hop);
+        self.set_next_hop(destination, Some(next_hop));
+    }
+
+    /// The next hop to a destination.
+    pub fn next_hop_to(&self, destination: IpAddr) -> NextHop {
+        self.next_hops[&destination]
+    }
+
+    fn publish(&mut self, index: u32, way: Way) {
+        let next_hop = match way {
+            Way::Out(_, destination) => self.next_hops.get(&destination),
+            Way::Internal { .. } => None,
+        };
+        self.set_path(index, encode::path(index, way, next_hop));
+    }
+
+    /// A next hop on the link, untagged.
+    pub const fn next_hop(&self, side: Side, destination_mac: [u8; 6]) -> NextHop {
+        NextHop {
+            ifindex: self.ifindex(side),
+            mtu: MTU,
+            destination_mac,
+            source_mac: side.mac(),
+            tags: [None; 2],
+            scatter_gather: false,
+        }
+    }
+
+    pub fn insert(&mut self, key: &Key, entry: FlowEntry) {
+        self.try_insert(key, entry).unwrap();
+    }
+
+    pub fn try_insert(&mut self, key: &Key, entry: FlowEntry) -> Result<(), MapError> {
+        match key {
+            Key::V4(key) => self.flows_v4().insert(key, entry, 0),
+            Key::V6(key) => self.flows_v6().insert(key, entry, 0),
+        }
+    }
+
+    pub fn entry(&mut self, key: &Key) -> Result<FlowEntry, MapError> {
+        match key {
+            Key::V4(key) => self.flows_v4().get(key, 0),
+            Key::V6(key) => self.flows_v6().get(key, 0),
+        }
+    }
+
+    pub fn flows_v4(&mut self) -> BpfHashMap<&mut MapData, FlowKeyV4, FlowEntry> {
         self.bpf.map_mut(maps::FLOWS_V4).unwrap().try_into().unwrap()
+    }
+
+    pub fn flows_v6(&mut self) -> BpfHashMap<&mut MapData, FlowKeyV6, FlowEntry> {
+        self.bpf.map_mut(maps::FLOWS_V6).unwrap().try_into().unwrap()
+    }
+
+    /// For another thread to open a map by.
+    pub fn map_id(&self, name: &str) -> u32 {
+        map_data(&self.bpf, name).info().unwrap().id()
     }
 
     pub fn set_port_class(&mut self, port: u16, class: PortClass) {
@@ -181,9 +347,14 @@ impl Relay {
         words.set(index, port_class::with(word, port, class), 0).unwrap();
     }
 
-    pub fn set_next_hop(&mut self, index: u32, next_hop: NextHop) {
-        let mut next_hops: Array<_, NextHop> = self.bpf.map_mut(maps::NEXT_HOPS).unwrap().try_into().unwrap();
-        next_hops.set(index, next_hop, 0).unwrap();
+    pub fn set_path(&mut self, index: u32, path: Path) {
+        let mut paths: Array<_, Path> = self.bpf.map_mut(maps::PATHS).unwrap().try_into().unwrap();
+        paths.set(index, path, 0).unwrap();
+    }
+
+    pub fn get_path(&self, index: u32) -> Path {
+        let paths: Array<_, Path> = self.bpf.map(maps::PATHS).unwrap().try_into().unwrap();
+        paths.get(&index, 0).unwrap()
     }
 
     pub fn set_interface(&mut self, ifindex: u32, interface: Interface) {
@@ -192,7 +363,19 @@ impl Relay {
         interfaces.set(ifindex, interface, 0).unwrap();
     }
 
-    pub fn add_tx_port(&mut self, ifindex: u32) {
+    /// A VLAN device with these tags on a side's interface.
+    pub fn add_vlan(&mut self, side: Side, tags: [Option<Tag>; 2], mac: [u8; 6]) {
+        self.set_vlan(encode::vlan_key(self.ifindex(side), tags), encode::interface(mac));
+    }
+
+    pub fn set_vlan(&mut self, key: VlanKey, interface: Interface) {
+        let mut vlans: BpfHashMap<_, VlanKey, Interface> =
+            self.bpf.map_mut(maps::VLANS).unwrap().try_into().unwrap();
+        vlans.insert(key, interface, 0).unwrap();
+    }
+
+    pub fn add_tx_port(&mut self, side: Side) {
+        let ifindex = self.ifindex(side);
         self.tx_ports().insert(ifindex, ifindex, None, 0).unwrap();
     }
 
@@ -205,40 +388,42 @@ impl Relay {
         self.bpf.map_mut(maps::TX_PORTS).unwrap().try_into().unwrap()
     }
 
+    /// CLOCK_BOOTTIME less CLOCK_MONOTONIC, as the program is told.
     pub fn set_clock_offset(&mut self, boot_offset: u64) {
-        let mut clock: Array<_, Clock> = self.bpf.map_mut(maps::CLOCK).unwrap().try_into().unwrap();
-        clock.set(0, Clock { boot_offset }, 0).unwrap();
+        self.set_global(globals::word::BOOT_OFFSET, boot_offset);
     }
 
-    pub fn set_counter(&mut self, index: u32, word: u64) {
-        let mut counters: Array<_, u64> = self.bpf.map_mut(maps::FLOW_COUNTERS).unwrap().try_into().unwrap();
-        counters.set(index, word, 0).unwrap();
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.set_global(globals::word::RATE_PER_BYTE, rate.per_byte);
+        self.set_global(globals::word::RATE_BURST, rate.burst);
+    }
+
+    pub fn set_transaction_key(&mut self, [first, second]: [u64; 2]) {
+        self.set_global(globals::word::TRANSACTION_KEY, first);
+        self.set_global(globals::word::TRANSACTION_KEY + 1, second);
+    }
+
+    /// How many Data indications each CPU is to have made.
+    pub fn set_transactions(&mut self, count: u64) {
+        let mut counts: PerCpuArray<_, u64> =
+            self.bpf.map_mut(maps::TRANSACTIONS).unwrap().try_into().unwrap();
+        let values = vec![count; aya::util::nr_cpus().expect("the number of CPUs")];
+        counts.set(0, PerCpuValues::try_from(values).unwrap(), 0).unwrap();
+    }
+
+    pub fn set_global(&self, word: u32, value: u64) {
+        self.globals[word as usize].store(value, Ordering::Relaxed);
     }
 
     /// Packets and bytes that a flow counted.
-    pub fn counted(&self, index: u32) -> (u64, u64) {
-        let counters: Array<_, u64> = self.bpf.map(maps::FLOW_COUNTERS).unwrap().try_into().unwrap();
-        FlowCounter(counters.get(&index, 0).unwrap()).since(FlowCounter(0))
+    pub fn counted(&self, flow: &Flow) -> (u64, u64) {
+        let index = self.counters[&flow.id];
+        FlowCounter(self.flow_counters[index as usize].load(Ordering::Relaxed)).since(FlowCounter(0))
     }
 
     /// Every outcome that is not 0.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
-        let outcomes: PerCpuArray<_, u64> = self.bpf.map(maps::OUTCOMES).unwrap().try_into().unwrap();
-        Outcome::ALL
-            .iter()
-            .map(|&outcome| (outcome.name(), outcomes.get(&(outcome as u32), 0).unwrap().iter().sum()))
-            .filter(|&(_, count)| count > 0)
-            .collect()
-    }
-
-    /// CLOCK_BOOTTIME.
-    pub fn now(&self) -> BootNanos {
-        clock(nix::time::ClockId::CLOCK_BOOTTIME)
-    }
-
-    /// CLOCK_BOOTTIME less CLOCK_MONOTONIC.
-    pub fn boot_offset(&self) -> u64 {
-        self.now().saturating_sub(clock(nix::time::ClockId::CLOCK_MONOTONIC))
+        mapped::outcomes(map_data(&self.bpf, maps::OUTCOMES).fd().as_fd())
     }
 
     pub const fn ifindex(&self, side: Side) -> u32 {
@@ -249,139 +434,129 @@ impl Relay {
     }
 
     /// Has the program process a frame that came in by `side`.
-    pub fn run(&mut self, side: Side, frame: &[u8]) -> Run {
-        self.run_behind(&[], side, frame)
+    pub fn run(&self, side: Side, frame: &[u8]) -> Run {
+        self.run_from(Memory::default(), side, frame)
     }
 
-    /// The same with `metadata` before the frame, as a driver or an earlier program may put it.
-    pub fn run_behind(&mut self, metadata: &[u8], side: Side, frame: &[u8]) -> Run {
-        let data_in = [metadata, frame].concat();
-        let context = self.context(metadata, side, frame);
-        let mut data_out = vec![0; data_in.len() + 256];
-        let result = program(&mut self.bpf)
+    /// The same with the frame in memory as told.
+    pub fn run_from(&self, memory: Memory<'_>, side: Side, frame: &[u8]) -> Run {
+        let data_in = [memory.metadata, frame].concat();
+        let mut data_out = vec![0; data_in.len() + 512];
+        let result = self
+            .program()
             .test_run(TestRunOptions {
                 data_in: Some(&data_in),
                 data_out: Some(&mut data_out),
-                ctx_in: Some(&context),
+                ctx_in: Some(&self.context(memory, side, frame.len())),
                 ..TestRunOptions::default()
             })
             .expect("a test run");
         data_out.truncate(result.data_size_out as usize);
-        data_out.drain(..metadata.len());
+        data_out.drain(..memory.metadata.len());
         Run { verdict: result.return_value, frame: data_out }
     }
 
     /// `struct xdp_md` of such a run: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    pub fn context(&self, metadata: &[u8], side: Side, frame: &[u8]) -> Vec<u8> {
-        let end = metadata.len() + frame.len();
-        let words = [metadata.len() as u32, end as u32, 0, self.ifindex(side), 0, 0];
+    pub fn context(&self, memory: Memory<'_>, side: Side, len: usize) -> Vec<u8> {
+        let begin = memory.metadata.len();
+        let end = begin + memory.first_piece.unwrap_or(len);
+        let words = [begin as u32, end as u32, 0, self.ifindex(side), 0, 0];
         words.into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 
-    pub fn program(&mut self) -> &mut Xdp {
-        program(&mut self.bpf)
+    pub fn program(&self) -> &Xdp {
+        self.bpf.program(PROGRAM_NAME).expect("the program").try_into().expect("an XDP program")
     }
 
-    /// Asserts that the program forwards `frame` as `expected` and counts no outcome. The Identification is the
-    /// relay's own: any will do.
+    pub fn program_mut(&mut self) -> &mut Xdp {
+        program_mut(&mut self.bpf)
+    }
+
+    /// Asserts that the program forwards data this way of the table, all being in order.
     #[track_caller]
-    pub fn assert_forwards(&mut self, side: Side, frame: &Frame, verdict: u32, expected: &Frame) {
+    pub fn assert_relays(&self, case: &Case, data: &[u8]) {
+        self.assert_forwards(case, &case.input(data), &case.output(data));
+    }
+
+    /// Asserts that the program forwards `frame` this way of the table as `expected`, and counts no outcome.
+    #[track_caller]
+    pub fn assert_forwards(&self, case: &Case, frame: &Frame, expected: &Frame) {
+        self.assert_sends(case.ingress(), frame, case.verdict(), expected);
+    }
+
+    /// Asserts that the program sends `frame` on as `expected`, by this verdict, and counts no outcome.
+    /// Identification and transaction ID are the relay's own: any will do.
+    #[track_caller]
+    pub fn assert_sends(&self, side: Side, frame: &Frame, verdict: u32, expected: &Frame) {
         let before = self.outcomes();
         let run = self.run(side, &frame.bytes());
-        assert_eq!(self.outcomes(), before, "outcomes after {frame:?}");
-        assert_eq!(run.verdict, verdict, "verdict on {frame:?}");
-        let identification = u16::from_be_bytes([run.frame[18], run.frame[19]]);
-        let expected = Frame { identification, ..expected.clone() };
-        assert_eq!(hex(&run.frame), hex(&expected.bytes()), "{frame:?} becomes {expected:?}");
+        assert_eq!(self.outcomes(), before, "outcomes after {frame:x?}");
+        assert_run(&run, frame, verdict, expected);
     }
 
     /// Asserts that the program ends `frame` with `outcome` and nothing else: untouched when punted, counted
     /// once, no flow's count changed.
     #[track_caller]
-    pub fn assert_outcome(&mut self, side: Side, frame: &[u8], outcome: Outcome) {
+    pub fn assert_outcome(&self, side: Side, frame: &[u8], outcome: Outcome) {
+        self.assert_outcome_from(Memory::default(), side, frame, outcome);
+    }
+
+    /// The same with the frame in memory as told.
+    #[track_caller]
+    pub fn assert_outcome_from(&self, memory: Memory<'_>, side: Side, frame: &[u8], outcome: Outcome) {
         let mut expected = self.outcomes();
         *expected.entry(outcome.name()).or_default() += 1;
-        let counted = [self.counted(TO_PEER_COUNTER), self.counted(TO_CLIENT_COUNTER)];
-
-        let run = self.run(side, frame);
-
-        assert_eq!(self.outcomes(), expected, "outcomes after {}", hex(frame));
         let verdict = match outcome.verdict() {
             Verdict::Punt => XDP_PASS,
             Verdict::Drop => XDP_DROP,
         };
-        assert_eq!(run.verdict, verdict, "verdict on {}", hex(frame));
-        assert_eq!(hex(&run.frame), hex(frame), "the frame is untouched");
-        assert_eq!(
-            [self.counted(TO_PEER_COUNTER), self.counted(TO_CLIENT_COUNTER)],
-            counted,
-            "flow counters"
-        );
+        self.assert_untouched(memory, side, frame, verdict, expected);
     }
 
     /// Asserts that the program leaves `frame` to the kernel, untouched and uncounted.
     #[track_caller]
-    pub fn assert_not_ours(&mut self, side: Side, frame: &[u8]) {
-        let outcomes = self.outcomes();
-        let run = self.run(side, frame);
-        assert_eq!(run.verdict, XDP_PASS, "verdict on {}", hex(frame));
-        assert_eq!(hex(&run.frame), hex(frame), "the frame is untouched");
+    pub fn assert_not_ours(&self, side: Side, frame: &[u8]) {
+        self.assert_untouched(Memory::default(), side, frame, XDP_PASS, self.outcomes());
+    }
+
+    #[track_caller]
+    fn assert_untouched(
+        &self,
+        memory: Memory<'_>,
+        side: Side,
+        frame: &[u8],
+        verdict: u32,
+        outcomes: BTreeMap<&'static str, u64>,
+    ) {
+        let counted = values(&self.flow_counters);
+        let run = self.run_from(memory, side, frame);
         assert_eq!(self.outcomes(), outcomes, "outcomes after {}", hex(frame));
+        assert_eq!(run.verdict, verdict, "verdict on {}", hex(frame));
+        assert_eq!(hex(&run.frame), hex(frame), "the frame is untouched");
+        assert_eq!(values(&self.flow_counters), counted, "flow counters");
     }
 }
 
-/// One direction of the session.
-pub fn flow(direction: Direction, expires: BootNanos) -> Flow {
-    Flow {
-        id: FlowId {
-            direction,
-            five_tuple: FiveTuple {
-                client: ClientAddr(CLIENT.into()),
-                server: ServerAddr(LISTENER.into()),
-                transport: Transport::Udp,
-            },
-            relayed: RelayedAddr(RELAYED.into()),
-            peer: PeerAddr(PEER.into()),
-            channel: ChannelNumber::new(CHANNEL).unwrap(),
-        },
-        allocation: AllocationId(1),
-        expires,
-        hairpin: false,
-    }
+/// Asserts that `run`, of `frame`, sent it on as `expected`.
+#[track_caller]
+pub fn assert_run(run: &Run, frame: &Frame, verdict: u32, expected: &Frame) {
+    assert_eq!(run.verdict, verdict, "verdict on {frame:x?}");
+    let expected = with_own_fields(expected, &run.frame);
+    assert_eq!(hex(&run.frame), hex(&expected.bytes()), "{frame:x?}\nbecomes {expected:x?}");
 }
 
-/// A frame of the client with ChannelData for the peer.
-pub fn from_client(data: &[u8]) -> Frame {
-    Frame {
-        destination_mac: Side::Client.mac(),
-        source_mac: CLIENT_MAC,
-        ..Frame::new(CLIENT, LISTENER, channel_data(CHANNEL, data))
+/// `expected` with those fields that are the relay's own as they are in `frame`.
+pub fn with_own_fields(expected: &Frame, frame: &[u8]) -> Frame {
+    let mut expected = expected.clone();
+    if let (Family::V4, Some(&[high, low])) = (
+        expected.family(),
+        frame.get(expected.ip_at() + 4..expected.ip_at() + 6).and_then(|bytes| bytes.first_chunk()),
+    ) {
+        expected.identification = u16::from_be_bytes([high, low]);
     }
-}
-
-/// What the peer gets of `from_client(data)`.
-pub fn at_peer(data: &[u8]) -> Frame {
-    Frame {
-        destination_mac: PEER_MAC,
-        source_mac: Side::Peer.mac(),
-        ttl: 63,
-        ..Frame::new(RELAYED, PEER, data)
-    }
-}
-
-/// A frame of the peer with data for the client.
-pub fn from_peer(data: &[u8]) -> Frame {
-    Frame { destination_mac: Side::Peer.mac(), source_mac: PEER_MAC, ..Frame::new(PEER, RELAYED, data) }
-}
-
-/// What the client gets of `from_peer(data)`.
-pub fn at_client(data: &[u8]) -> Frame {
-    Frame {
-        destination_mac: CLIENT_MAC,
-        source_mac: Side::Client.mac(),
-        ttl: 63,
-        ..Frame::new(LISTENER, CLIENT, channel_data(CHANNEL, data))
-    }
+    let message = frame.get(expected.payload_at()..).unwrap_or_default();
+    adopt_transaction_id(&mut expected.payload, message);
+    expected
 }
 
 /// `len` bytes of which no two neighbours are alike.
@@ -393,13 +568,55 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn program(bpf: &mut Ebpf) -> &mut Xdp {
-    bpf.program_mut(PROGRAM_NAME).expect("the program").try_into().expect("an XDP program")
+/// CLOCK_BOOTTIME.
+pub fn now() -> BootNanos {
+    clock(ClockId::CLOCK_BOOTTIME)
 }
 
-fn clock(id: nix::time::ClockId) -> u64 {
+/// CLOCK_BOOTTIME less CLOCK_MONOTONIC.
+pub fn boot_offset() -> u64 {
+    now().saturating_sub(clock(ClockId::CLOCK_MONOTONIC))
+}
+
+/// What `bpf_ktime_get_coarse_ns` would say.
+pub fn coarse_now() -> u64 {
+    clock(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
+fn clock(id: ClockId) -> u64 {
     let time = nix::time::clock_gettime(id).unwrap();
     time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64
+}
+
+/// Keeps this thread on the `number`th of its CPUs, if there are so many.
+pub fn pin(number: usize) {
+    let this = nix::unistd::Pid::from_raw(0);
+    let all = sched_getaffinity(this).unwrap();
+    let cpus: Vec<_> = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap()).collect();
+    let mut one = CpuSet::new();
+    one.set(cpus[number % cpus.len()]).unwrap();
+    sched_setaffinity(this, &one).unwrap();
+}
+
+pub fn values(words: &[AtomicU64]) -> Vec<u64> {
+    words.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+}
+
+fn words(bpf: &Ebpf, name: &str) -> Words {
+    let map = map_data(bpf, name);
+    let info = map.info().unwrap();
+    Words::new(map.fd().as_fd(), (info.max_entries() * info.value_size()) as usize / 8)
+}
+
+fn map_data<'a>(bpf: &'a Ebpf, name: &str) -> &'a MapData {
+    match bpf.map(name) {
+        Some(Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map)) => map,
+        _ => panic!("a map {name}"),
+    }
+}
+
+fn program_mut(bpf: &mut Ebpf) -> &mut Xdp {
+    bpf.program_mut(PROGRAM_NAME).expect("the program").try_into().expect("an XDP program")
 }
 
 /// Two interfaces in this thread's namespace, to come in by and to send on.

@@ -69,6 +69,23 @@ fn turn_129_130_peer_data_becomes_a_data_indication() {
 }
 
 #[test]
+fn turn_103_104_dp_029_030_034_any_port_of_a_permitted_address_is_heard_and_nobody_else() {
+    let (mut pair, relayed) = ready();
+    for port in [1, 5000, 65_535] {
+        let peer = format!("8.8.8.8:{port}");
+        assert_eq!(pair.peer_sends(relayed, &peer, b"x").data_indication().0, peer.parse().unwrap());
+    }
+    // Permitted by another client.
+    let other = pair.add_client("203.0.113.2:4000");
+    pair.allocate(other);
+    assert!(pair.permit(other, "9.9.9.9:9").is_success());
+    for peer in ["9.9.9.9:9", "8.8.8.9:5000"] {
+        assert!(pair.peer_sends(relayed, peer, b"x").outputs.is_empty(), "{peer}: not even ICMP");
+    }
+    assert_eq!(pair.drops("peer_not_permitted"), 2);
+}
+
+#[test]
 fn turn_132_dp_039_peer_data_is_never_interpreted() {
     let (mut pair, relayed) = ready();
     let stun = wire::Builder::new(wire::REQUEST, wire::BINDING, [1; 12]).build();
@@ -115,7 +132,7 @@ fn turn_162_130_data_from_a_bound_peer_becomes_channel_data() {
 }
 
 #[test]
-fn turn_011_data_without_an_allocation_is_ignored() {
+fn turn_011_dp_017_data_without_an_allocation_is_ignored() {
     let mut pair = Pair::new();
     assert!(pair.channel_data(0, CHANNEL, b"x").outputs.is_empty());
     assert!(pair.send(0, PEER, b"x").outputs.is_empty());

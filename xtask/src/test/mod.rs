@@ -37,6 +37,8 @@ pub enum Tier {
     Protocol,
     /// The kernel program under BPF_PROG_TEST_RUN.
     Program,
+    /// The kernel program against the userspace path, packet by packet.
+    Differential,
     /// The kernel datapath: maps, attachment, next hops.
     Datapath,
     /// Namespaces, real clients, captures.
@@ -44,7 +46,8 @@ pub enum Tier {
 }
 
 impl Tier {
-    const ALL: [Self; 5] = [Self::Unit, Self::Protocol, Self::Program, Self::Datapath, Self::Lab];
+    const ALL: [Self; 6] =
+        [Self::Unit, Self::Protocol, Self::Program, Self::Differential, Self::Datapath, Self::Lab];
 
     /// As it is typed, and shown in the summary.
     pub(crate) fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Protocol => "protocol",
             Self::Program => "program",
+            Self::Differential => "differential",
             Self::Datapath => "datapath",
             Self::Lab => "lab",
         }
@@ -63,7 +67,7 @@ impl Tier {
 
     /// Whether its ignored tests need the kernel program.
     fn needs_bpf(self) -> bool {
-        matches!(self, Self::Program | Self::Datapath)
+        matches!(self, Self::Program | Self::Differential | Self::Datapath)
     }
 }
 

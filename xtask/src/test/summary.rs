@@ -71,10 +71,10 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:10}{:>8}{:>8}{:>9}{:>8}", "tier", "passed", "failed", "SKIPPED", "seconds")?;
+        writeln!(f, "\n{:13}{:>8}{:>8}{:>9}{:>8}", "tier", "passed", "failed", "SKIPPED", "seconds")?;
         for (tier, row, time) in &self.rows {
             let Outcome { passed, failed, skipped, .. } = row;
-            writeln!(f, "{:10}{passed:>8}{failed:>8}{skipped:>9}{:>8}", tier.name(), time.as_secs())?;
+            writeln!(f, "{:13}{passed:>8}{failed:>8}{skipped:>9}{:>8}", tier.name(), time.as_secs())?;
         }
         for (tier, row, _) in &self.rows {
             for reason in &row.reasons {
@@ -98,7 +98,7 @@ mod tests {
         summary.add(Tier::Lab, Outcome::skipped(4, "needs root".to_owned()));
         assert_eq!((summary.failed(), summary.skipped()), (1, 4));
         let table = summary.to_string();
-        assert!(table.contains("lab              3       1        4"), "{table}");
+        assert!(table.contains("lab                 3       1        4"), "{table}");
         assert!(table.contains("SKIPPED lab 4: needs root"), "{table}");
     }
 }

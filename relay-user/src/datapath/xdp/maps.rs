@@ -132,11 +132,22 @@ pub(super) struct Publisher {
     vlans: HashMap<MapData, VlanKey, Interface>,
 }
 
-impl Publish for Publisher {
-    fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>) {
-        if let Err(error) = self.paths.set(index, encode::path(index, way, next_hop.as_ref()), 0) {
+impl Publisher {
+    fn set_path(&mut self, index: u32, path: Path) {
+        if let Err(error) = self.paths.set(index, path, 0) {
             tracing::error!("cannot publish path {index}: {error}");
         }
+    }
+}
+
+impl Publish for Publisher {
+    fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>) {
+        self.set_path(index, encode::path(index, way, next_hop.as_ref()));
+    }
+
+    fn no_path(&mut self, index: u32) {
+        // Nothing verifies that is not sealed.
+        self.set_path(index, Path::default());
     }
 
     fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {

@@ -51,6 +51,9 @@ pub struct Tag {
 pub trait Publish: Send {
     /// The path at `index` leads this way, and leaves by this next hop. `None`: unresolved, or internal.
     fn path(&mut self, index: u32, way: Way, next_hop: Option<NextHop>);
+    /// The path at `index` leads nowhere any more. Until it is published again, no packet may follow it: its next flow
+    /// is installed before that.
+    fn no_path(&mut self, index: u32);
     /// An attached interface has this MAC address. `None`: it is gone.
     fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>);
     /// The VLAN device with these tags, the outer first, on an attached interface has this MAC address. `None`: it is
@@ -104,7 +107,7 @@ impl NextHops {
         self.send(Command::Track { index, way });
     }
 
-    /// Publishes `index` as unresolved and forgets it: soon, but not yet when this returns.
+    /// Takes the path at `index` back and forgets it: soon, but not yet when this returns.
     pub fn release(&self, index: u32) {
         self.send(Command::Release { index });
     }

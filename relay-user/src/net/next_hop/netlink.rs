@@ -9,13 +9,12 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressHeader, AddressMessage},
     link::LinkMessage,
     neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage},
     route::{RouteMessage, RouteProtocol, RouteType},
-    rule::{RuleHeader, RuleMessage},
 };
 use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{
@@ -59,7 +58,7 @@ const GROUPS: [MulticastGroup; 9] = [
 type Message = NetlinkMessage<RouteNetlinkMessage>;
 
 /// Runs the resolver until the sender of `commands` is gone, then releases the neighbours it kept. Each index that
-/// a command released goes to `releases` once it is published as unresolved.
+/// a command released goes to `releases` once its path is taken back.
 pub(super) async fn run(
     publish: Box<dyn Publish>,
     attached: BTreeSet<u32>,
@@ -194,12 +193,17 @@ fn notified(resolver: &mut Resolver, message: Message) -> bool {
                 resolver.routes_changed(prefix);
             }
         }
-        // The set of valid sources, or the choice among tables, has changed.
-        RouteNetlinkMessage::NewAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
-        | RouteNetlinkMessage::DelAddress(AddressMessage { header: AddressHeader { family, .. }, .. })
-        | RouteNetlinkMessage::NewRule(RuleMessage { header: RuleHeader { family, .. }, .. })
-        | RouteNetlinkMessage::DelRule(RuleMessage { header: RuleHeader { family, .. }, .. }) => {
-            if let Some(prefix) = read::everywhere(family) {
+        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+            match read::address(&address) {
+                // Routes that come and go with it are announced. Each router advertisement announces addresses anew.
+                Some(source @ IpAddr::V6(_)) => resolver.source_changed(source),
+                // Routes come and go with it without a word (net/ipv4/fib_frontend.c, `fib_inetaddr_event`).
+                _ => resolver.routes_changed(Ipv4Net::default().into()),
+            }
+        }
+        // The choice among tables has changed.
+        RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule) => {
+            if let Some(prefix) = read::everywhere(rule.header.family) {
                 resolver.routes_changed(prefix);
             }
         }
@@ -276,8 +280,11 @@ async fn resync(resolver: &mut Resolver, kernel: &Handle, netdev: Option<&Netdev
     let neighbours = neighbours.iter().filter_map(read::neighbour).collect();
     resolver.resync(links, neighbours);
     if let Some(netdev) = netdev {
-        for (ifindex, scatter_gather) in netdev.interfaces().await? {
-            resolver.scatter_gather(ifindex, scatter_gather);
+        match netdev.interfaces().await {
+            Ok(interfaces) => {
+                interfaces.into_iter().for_each(|(ifindex, can)| resolver.scatter_gather(ifindex, can));
+            }
+            Err(error) => tracing::warn!("the kernel does not say what drivers can do: {error}"),
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
     AddressFamily,
+    address::{AddressAttribute, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
         LinkMessage, LinkProtoInfoInet6, VlanProtocol,
@@ -63,6 +64,22 @@ pub(super) fn prefix(message: &RouteMessage) -> Option<IpNet> {
         Some(address) => IpNet::new(address, message.header.destination_prefix_length).ok(),
         None => everywhere(message.header.address_family),
     }
+}
+
+/// The address of ours that a message is about.
+pub(super) fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let find = |of: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(of);
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    // Where there is no other end it is the only one.
+    local.or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
 }
 
 /// All destinations of a family; `None` if it is not one of ours.
@@ -184,4 +201,66 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, Nei
     };
     let idle = matches!(state, NeighbourState::None | NeighbourState::Stale | NeighbourState::Failed);
     Some(((message.header.ifindex, address?), Neighbour { mac: mac.filter(|_| valid), upkeep, idle }))
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::InfoKind;
+    use rtnetlink::packet_core::DefaultNla;
+
+    use super::*;
+
+    fn message(family: AddressFamily, attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = family;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.index = 20;
+        message.header.flags = LinkFlags::Up | LinkFlags::Running;
+        message.attributes = attributes;
+        message
+    }
+
+    /// `ip link add link NIC name NIC.100 type vlan id 100 proto 802.1ad` with index 20, above index 3.
+    fn vlan_device() -> Vec<LinkAttribute> {
+        let vlan = vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Ad), InfoVlan::Id(100)];
+        vec![
+            LinkAttribute::IfName("nic.100".to_owned()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+            LinkAttribute::Mtu(1496),
+            LinkAttribute::Link(3),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(vlan)),
+            ]),
+        ]
+    }
+
+    #[test]
+    fn a_vlan_device_has_a_tag_and_a_link_below() {
+        let (ifindex, read) = link(&message(AddressFamily::Unspec, vlan_device())).unwrap();
+        let vlan = Some(Vlan { below: 3, tag: Tag { id: 100, service: true } });
+        let (mac, name) = (Some([2, 0, 0, 0, 0, 1]), "nic.100".to_owned());
+        assert_eq!(ifindex, 20);
+        assert_eq!(read, Link { name, mac, mtu: 1496, ipv6_mtu: None, up: true, vlan });
+    }
+
+    #[test]
+    fn what_is_below_is_not_looked_for_in_another_namespace_or_under_other_devices() {
+        let elsewhere = [vlan_device(), vec![LinkAttribute::LinkNetNsId(0)]].concat();
+        assert_eq!(link(&message(AddressFamily::Unspec, elsewhere)).unwrap().1.vlan, None);
+        // A veth's is its other end.
+        let veth = [LinkAttribute::Link(3), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)])];
+        assert_eq!(link(&message(AddressFamily::Unspec, veth.into())).unwrap().1.vlan, None);
+        assert_eq!(link(&message(AddressFamily::Bridge, vlan_device())), None);
+    }
+
+    #[test]
+    fn a_router_may_advertise_another_mtu() {
+        let conf = [64i32, 255, 1400, 1].map(i32::to_ne_bytes).concat();
+        let conf = vec![LinkProtoInfoInet6::Other(DefaultNla::new(2, conf))];
+        let advertised = message(AddressFamily::Inet6, vec![LinkAttribute::ProtoInfoInet6(conf)]);
+        assert_eq!(ipv6_link(&advertised), Some((20, 1400)));
+        assert_eq!(link(&advertised), None, "not a link as a whole");
+        assert_eq!(ipv6_link(&message(AddressFamily::Unspec, vlan_device())), None);
+    }
 }

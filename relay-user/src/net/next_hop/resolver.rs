@@ -121,6 +121,7 @@ impl Resolver {
         if let Some(hop) = self.hops.remove(&index) {
             self.by_destination.remove(&(hop.destination, index));
         }
+        self.publish.no_path(index);
     }
 
     /// The kernel's answer to [`Work::Route`]; `None`: it would not send by any interface of interest.
@@ -179,6 +180,13 @@ impl Resolver {
     pub(super) fn routes_changed(&mut self, prefix: IpNet) {
         let range = (prefix.network(), 0)..=(prefix.broadcast(), u32::MAX);
         let indices: Vec<u32> = self.by_destination.range(range).map(|&(_, index)| index).collect();
+        self.look_up(indices);
+    }
+
+    /// An address of ours may have come or gone.
+    pub(super) fn source_changed(&mut self, source: IpAddr) {
+        let from = |hop: &Hop| hop.source == source;
+        let indices = self.hops.iter().filter(|(_, hop)| from(hop)).map(|(index, _)| *index).collect();
         self.look_up(indices);
     }
 
@@ -390,6 +398,10 @@ mod tests {
             self.0.lock().unwrap().paths.insert(index, (way, next_hop));
         }
 
+        fn no_path(&mut self, index: u32) {
+            self.0.lock().unwrap().paths.remove(&index);
+        }
+
         fn interface(&mut self, ifindex: u32, mac: Option<[u8; 6]>) {
             self.0.lock().unwrap().interfaces.insert(ifindex, mac);
         }
@@ -430,7 +442,7 @@ mod tests {
         }
 
         fn hop(&self, index: u32) -> Option<NextHop> {
-            self.published.lock().unwrap().paths[&index].1
+            self.published.lock().unwrap().paths.get(&index)?.1
         }
 
         fn work(&mut self) -> Vec<Work> {
@@ -524,7 +536,7 @@ mod tests {
         bench.resolver.route_found(2, Some(direct()));
         bench.work();
         bench.resolver.release(1);
-        assert_eq!(bench.hop(1), None);
+        assert!(!bench.published.lock().unwrap().paths.contains_key(&1));
         assert_eq!(bench.work(), []);
         bench.resolver.release(2);
         assert_eq!(bench.work(), [Work::Release(KEY)]);
@@ -563,6 +575,17 @@ mod tests {
     }
 
     #[test]
+    fn only_what_an_address_sends_is_looked_up_again_when_it_comes_or_goes() {
+        let mut bench = Bench::resolved();
+        bench.resolver.track(2, Way::Out(OURS_V6, "2001:db8::7".parse().unwrap()));
+        bench.work();
+        bench.resolver.source_changed(OURS_V6);
+        assert!(matches!(bench.work()[..], [Work::Route { index: 2, .. }]));
+        bench.resolver.source_changed("2001:db8::9".parse().unwrap());
+        assert_eq!(bench.work(), []);
+    }
+
+    #[test]
     fn links_of_no_concern_cause_no_lookups() {
         let mut bench = Bench::resolved();
         bench.resolver.link(77, link());
@@ -581,6 +604,7 @@ mod tests {
         assert_eq!(bench.published.lock().unwrap().paths[&1], (way, None));
         bench.resolver.routes_changed(Ipv4Net::default().into());
         bench.resolver.release(1);
+        assert!(bench.published.lock().unwrap().paths.is_empty(), "the next flow here must not follow it");
         assert_eq!(bench.work(), []);
     }
 
@@ -609,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_by_a_vlan_device_leaves_by_the_interface_below() {
+    fn dp_052_a_route_by_a_vlan_device_leaves_by_the_interface_below() {
         let mut bench = Bench::new();
         let key = (VLAN, DESTINATION);
         bench.resolver.link(VLAN, vlan());

@@ -251,7 +251,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Packets to an address reach the program only where it is attached. (An address on loopback is reached
-    /// through other interfaces.)
+    /// through other interfaces, one on a VLAN device through the one below.)
     pub(super) fn warn_of_bypasses(
         &mut self,
         interfaces: &[&Interface],
@@ -260,7 +260,8 @@ impl<'a> Resolver<'a> {
         let mut warned = HashSet::new();
         for address in addresses {
             let Some(owner) = self.host.owner(address) else { continue };
-            if !owner.loopback && !interfaces.contains(&owner) && warned.insert(address) {
+            let named = |name: &str| interfaces.iter().any(|interface| interface.name == name);
+            if !owner.loopback && !self.host.on_the_way_to(owner).any(named) && warned.insert(address) {
                 self.warn(format!(
                     "{address} is on {0}, which is not among the interfaces: the daemon carries what arrives there; \
                      add --interface {0}",

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -22,6 +22,7 @@ fn host() -> Host {
             interface("eth1", 3, false, &["10.0.0.5/24", "10.0.0.6/24"]),
             interface("eth2", 4, false, &[]),
         ],
+        vlans: HashMap::new(),
         default_sources: vec![Ipv4Addr::new(198, 51, 100, 7).into()],
         name: "edge.example.org".to_owned(),
     }
@@ -110,6 +111,11 @@ fn addresses_beside_the_interfaces_are_warned_of() {
     assert!(warned(resolved(written).unwrap()));
     assert!(!warned(resolved(&format!("{written}datapath = \"userspace\"")).unwrap()));
     assert!(!warned(resolved(&written.replace("eth1", "eth0")).unwrap()));
+
+    let eth0_above_eth1 = HashMap::from([("eth0".to_owned(), "eth1".to_owned())]);
+    let host = Host { vlans: eth0_above_eth1, ..host() };
+    let settings = Settings::from_toml("f.toml", &format!("{written}[users]\nu = \"p\"\n")).unwrap();
+    assert!(!warned(resolve(settings, &host).unwrap()), "frames to a VLAN device come in below it");
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! Allocations (RFC 8656 section 6) and the one place where flows come and go: whatever changes until when a
-//! relayed address, a permission or a channel carries data ends in [`Allocation::settle_flows`].
+//! Allocations (RFC 8656 section 6). Whatever changes until when a relayed address, a permission or a channel carries
+//! data ends in [`flows`].
+
+mod flows;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -9,10 +11,11 @@ use std::{
 
 use relay_common::clock::BootNanos;
 
+use self::flows::Stated;
 use super::{
     address::{ChannelNumber, Family, FiveTuple, PeerAddr, RelayedAddr},
     channel::{Channel, Channels},
-    flow::{AllocationId, Direction, Flow, FlowForm, FlowId},
+    flow::{AllocationId, FlowForm},
     meters::Meter,
     output::{EndReason, Event, Output},
     own_addresses::OwnAddresses,
@@ -74,12 +77,6 @@ struct Relayed {
     permissions: Permissions,
 }
 
-/// Flows of one relayed address, and when each that is installed ends.
-struct Stated {
-    relayed: RelayedAddr,
-    flows: Vec<(FlowForm, Option<BootNanos>)>,
-}
-
 impl Allocation {
     /// An allocation without permissions and channels. `addresses`: one, or one of each family. Different peers
     /// are counted up to `max_peers`.
@@ -111,7 +108,7 @@ impl Allocation {
         };
         for &address in addresses {
             let family = address.family();
-            let stated = Stated { relayed: address, flows: vec![(FlowForm::Allocation, None)] };
+            let stated = Stated::nothing_of(address);
             effects.timers.set(Timer::Relayed(allocation.origin.id, family), None, Some(expires));
             allocation.relayed[index(family)] =
                 Some(Relayed { address, expires, permissions: Permissions::default() });
@@ -147,7 +144,9 @@ impl Allocation {
 
     /// Installs or prolongs a permission. Does nothing without a relayed address of the peer's family.
     pub(super) fn permit(&mut self, ip: IpAddr, until: BootNanos, own: &OwnAddresses, effects: &mut Effects) {
-        if let Some(stated) = self.stated_of_ip(ip) {
+        if self.moves_permission(ip, until)
+            && let Some(stated) = self.stated_of_ip(ip)
+        {
             self.install_permission(ip, until, effects);
             self.settle_flows(stated, own, effects);
         }
@@ -162,14 +161,26 @@ impl Allocation {
         own: &OwnAddresses,
         effects: &mut Effects,
     ) {
-        let Some(mut stated) = self.stated_of_ip(peer.0.ip()) else { return };
-        if self.channels.get(number).is_none() {
-            stated.flows.push((FlowForm::Channel { peer, number }, None));
-        }
+        let ip = peer.0.ip();
+        let form = FlowForm::Channel { peer, number };
+        let stated = if !self.moves_permission(ip, permission_until) {
+            self.stated(Family::of(ip), [form])
+        } else if self.channels.get(number).is_some() {
+            self.stated_of_ip(ip)
+        } else {
+            self.stated_of_ip(ip).map(|stated| stated.and_not(form))
+        };
+        let Some(stated) = stated else { return };
         let old = self.channels.bind(number, peer, hairpin, channel_until);
         effects.timers.set(Timer::Channel(self.origin.id, number), old, Some(channel_until));
-        self.install_permission(peer.0.ip(), permission_until, effects);
+        self.install_permission(ip, permission_until, effects);
         self.settle_flows(stated, own, effects);
+    }
+
+    /// Whether the permission is new, or would last longer.
+    fn moves_permission(&self, ip: IpAddr, until: BootNanos) -> bool {
+        let relayed = self.relayed[index(Family::of(ip))].as_ref();
+        relayed.and_then(|relayed| relayed.permissions.expires(ip)).is_none_or(|end| end < until)
     }
 
     fn install_permission(&mut self, ip: IpAddr, until: BootNanos, effects: &mut Effects) {
@@ -233,77 +244,6 @@ impl Allocation {
         self.ended.push((address, now));
         effects.outputs.push_back(Output::CloseRelayed { relayed: address });
         Some(address)
-    }
-
-    /// Every flow of a relayed address, as it is now.
-    fn stated_of_family(&self, family: Family) -> Option<Stated> {
-        let relayed = self.relayed[index(family)].as_ref()?;
-        let permissions = relayed.permissions.iter().map(|(peer, _)| FlowForm::Permission { peer });
-        let channels = self.channels.of_family(family);
-        let channels = channels.map(|(peer, number)| FlowForm::Channel { peer, number });
-        self.stated(family, [FlowForm::Allocation].into_iter().chain(permissions).chain(channels))
-    }
-
-    /// Every flow to and from a peer's address, as it is now.
-    fn stated_of_ip(&self, ip: IpAddr) -> Option<Stated> {
-        let channels = self.channels.of_ip(ip).map(|(peer, number)| FlowForm::Channel { peer, number });
-        self.stated(Family::of(ip), [FlowForm::Permission { peer: ip }].into_iter().chain(channels))
-    }
-
-    fn stated(&self, family: Family, forms: impl IntoIterator<Item = FlowForm>) -> Option<Stated> {
-        let relayed = self.relayed(family)?;
-        let flows = forms.into_iter().map(|form| (form, self.flow_end(family, form))).collect();
-        Some(Stated { relayed, flows })
-    }
-
-    /// Brings flows in line, after a change that may have concerned those that were `stated` before it: each
-    /// is installed until its end, or there is none. What has not moved is not said again.
-    fn settle_flows(&self, stated: Stated, own: &OwnAddresses, effects: &mut Effects) {
-        let Stated { relayed, flows } = stated;
-        let meter = match self.meter {
-            Meter::Unlimited => None,
-            Meter::Shared(index) => Some(index),
-            // The kernel could not hold it to the limit.
-            Meter::Private(_) => return,
-        };
-        for (form, before) in flows {
-            let end = self.flow_end(relayed.family(), form);
-            if end == before {
-                continue;
-            }
-            let (directions, peer) = match form {
-                FlowForm::Allocation => (&[Direction::ToPeer][..], None),
-                FlowForm::Permission { peer } => (&Direction::BOTH[..], Some(peer)),
-                FlowForm::Channel { peer, .. } => (&Direction::BOTH[..], Some(peer.0.ip())),
-            };
-            for &direction in directions {
-                let id = FlowId { direction, five_tuple: self.origin.five_tuple, relayed, form };
-                effects.outputs.push_back(match end {
-                    Some(expires) => Output::InstallFlow(Flow {
-                        id,
-                        allocation: self.origin.id,
-                        expires,
-                        hairpin: peer.and_then(|peer| own.hairpin(relayed, peer)),
-                        meter,
-                    }),
-                    None => Output::RemoveFlow(id),
-                });
-            }
-        }
-    }
-
-    /// When a flow ends that there is or might be now: with the first of what it is made for to end.
-    fn flow_end(&self, family: Family, form: FlowForm) -> Option<BootNanos> {
-        let relayed = self.relayed[index(family)].as_ref()?;
-        let permitted = |peer| relayed.permissions.expires(peer).map(|end| end.min(relayed.expires));
-        match form {
-            FlowForm::Allocation => Some(relayed.expires),
-            FlowForm::Permission { peer } => permitted(peer),
-            FlowForm::Channel { peer, number } => {
-                let channel = self.channels.get(number)?;
-                permitted(peer.0.ip()).map(|end| end.min(channel.expires))
-            }
-        }
     }
 
     /// The relayed address of a family.
