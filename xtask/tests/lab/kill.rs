@@ -21,6 +21,7 @@ const CONFIG: &str = "[lifetimes]\npermission = 20\nchannel = 20\n";
 const TOLERANCE: Duration = Duration::from_secs(1);
 const INTRUDER: &[u8] = b"let me in";
 
+/// DP-017, DP-021, DP-029, DP-031, DP-071
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn established_flows_outlive_the_daemon_xdp_native() {
@@ -35,7 +36,7 @@ fn established_flows_outlive_the_daemon_xdp_generic() {
 
 on_each_datapath!(next_start_serves);
 
-/// DP-071, DP-017, DP-021, DP-029, DP-031: of all families and forms.
+/// Of all families and forms.
 fn established_flows_outlive_the_daemon(datapath: Datapath) {
     let mut scene = Scene::with_config("kill", datapath, CONFIG);
     let captures = Captures::start(&scene.lab, &scene.artifacts);
