@@ -21,7 +21,7 @@ use crate::{
     lookup::{self, Counter},
     maps::TX_PORTS,
     packet::Packet,
-    parse::Received,
+    parse::{DONT_FRAGMENT, Received},
 };
 
 /// ChannelData over UDP may be padded to a multiple of 4 (RFC 8656 section 12.5). What is longer is odd enough
@@ -118,7 +118,7 @@ pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Res
         // other's puts it into its client's. The two checksum changes add up.
         let path = lookup::path(flow.path)?;
         key = Key {
-            family: if path.family == Family::V4 as u8 { Family::V4 } else { Family::V6 },
+            version: path.family,
             local: path.destination,
             remote: path.source,
             local_port: sent.destination_port,
@@ -126,7 +126,7 @@ pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Res
             channel: 0,
             form: form::DATA,
         };
-        relayed.between = key.family as u8;
+        relayed.between = key.version;
         sent.udp_delta += flow.udp_delta as u64;
         relayed.sender = AccountIndices { counter: flow.counter, meter: flow.meter };
         relayed.peer = path.advertised();
@@ -140,10 +140,7 @@ pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Res
     relayed.framing = CHANNEL_DATA;
     if flow.kind == FlowKind::PermissionToClient as u8 {
         sent.udp_delta += !key.remote_port as u64;
-        relayed.framing = match key.family {
-            Family::V4 => DATA_INDICATION_V4,
-            Family::V6 => DATA_INDICATION_V6,
-        };
+        relayed.framing = if key.is_v4() { DATA_INDICATION_V4 } else { DATA_INDICATION_V6 };
     }
     relayed.leave_by(&flow, sent.udp_delta);
     Ok(relayed)
@@ -238,7 +235,7 @@ fn no_media(packet: &Packet, received: &Received, payload_len: usize) -> Outcome
         Some(header) if channel_data::HEADER_LEN + u16::from_be(header.len) as usize <= payload_len => {
             Outcome::Trailer
         }
-        None if received.in_pieces => Outcome::NonLinear,
+        None if received.further_len != 0 => Outcome::NonLinear,
         _ => Outcome::ChannelDataLength,
     }
 }
@@ -253,7 +250,7 @@ fn permission(received: &Received, send: &Send, now: BootNanos) -> Result<FlowEn
     let key = Key { form: peers, ..received.key };
     let allocation = lookup::live(&key, FlowKind::Allocation, now)?;
     let key = Key {
-        family: send.family,
+        version: send.family as u8,
         local: lookup::path(allocation.path)?.source,
         remote: send.peer,
         local_port: allocation.source_port,
@@ -297,7 +294,7 @@ fn padding_delta(
     if padding_len == 0 {
         return Ok(0);
     }
-    if received.in_pieces {
+    if received.further_len != 0 {
         return Err(Outcome::NonLinear);
     }
     let end = data_at + data_len + padding_len;
@@ -333,7 +330,8 @@ pub(crate) struct Plan {
     pub(crate) tail: i32,
     pub(crate) ttl: u8,
     pub(crate) traffic_class: u8,
-    pub(crate) dont_fragment: bool,
+    /// IPv4's DF, or 0.
+    pub(crate) dont_fragment: u16,
     /// Sum of the two addresses.
     pub(crate) ip_sum: u16,
     pub(crate) source_port: u16,
@@ -343,9 +341,13 @@ pub(crate) struct Plan {
     pub(crate) udp_checksum: u16,
     /// What goes before the data.
     pub(crate) header: Header,
-    /// Bytes of padding behind the data that are to be zeroed, and where they end in the outgoing frame.
+    /// Where the data begins in the outgoing frame.
+    pub(crate) data_at: usize,
+    /// Bytes of padding behind the data, to be zeroed, and where they end in the outgoing frame.
     pub(crate) padding_len: usize,
     pub(crate) padding_end: usize,
+    /// Bytes of the frame that are not in its first piece.
+    pub(crate) further_len: usize,
     /// Bytes of application data, host byte order.
     pub(crate) data_len: u16,
     pub(crate) account: Account,
@@ -401,13 +403,19 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
     }
     let trailing = relayed.trailing as usize;
     let returns = path.ifindex == packet.ingress_ifindex();
-    if received.in_pieces {
+    if received.further_len != 0 {
         // What is to be cut off or added would not be in the first piece, and who takes only whole frames drops the
         // others silently.
         let carries = returns || path.flags & path::flags::SCATTER_GATHER != 0;
         if !carries || trailing != 0 || padding_len != 0 {
             return Err(Outcome::NonLinear);
         }
+    }
+
+    let link_len = ETHERNET_LEN + (path.flags & path::flags::TAGS) as usize * TAG_LEN;
+    let data_at = link_len + ip_len + UDP_LEN + header_len;
+    if padding_len != 0 && data_at + data_len + padding_len > indication::MAX_OFFSET {
+        return Err(Outcome::Tailroom);
     }
 
     let account = relayed.account.account()?;
@@ -441,8 +449,6 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
     } else {
         TX_PORTS.redirect(path.ifindex, XDP_PASS as u64).map_err(|_| Outcome::TxPort)?
     };
-    let link_len = ETHERNET_LEN + (path.flags & path::flags::TAGS) as usize * TAG_LEN;
-    let data_at = link_len + ip_len + UDP_LEN + header_len;
     Ok(Plan {
         verdict,
         link_len,
@@ -457,9 +463,10 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
         udp_len: udp_len as u16,
         udp_checksum,
         header,
-        // What is added to the frame is zero already; what was there may be anything.
-        padding_len: if trailing > 0 { padding_len } else { 0 },
+        data_at,
+        padding_len,
         padding_end: data_at + data_len + padding_len,
+        further_len: received.further_len,
         data_len: data_len as u16,
         account,
         sender,
@@ -471,8 +478,8 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
 /// Whether the outgoing packet of `len` bytes has DF set, as far as its family has it (RFC 8656 sections 13 and 14; the
 /// slow path's rules are in `turn/ip.rs`). A hairpin is two steps.
 #[inline(always)]
-fn dont_fragment(received: &Received, relayed: &Relayed, to: u8, len: usize) -> Result<bool, Outcome> {
-    let mut from = received.key.family as u8;
+fn dont_fragment(received: &Received, relayed: &Relayed, to: u8, len: usize) -> Result<u16, Outcome> {
+    let mut from = received.key.version;
     let mut dont_fragment = received.dont_fragment;
     if relayed.between != 0 {
         let ip_len = if relayed.between == Family::V4 as u8 { IPV4_LEN } else { IPV6_LEN };
@@ -484,13 +491,19 @@ fn dont_fragment(received: &Received, relayed: &Relayed, to: u8, len: usize) -> 
 }
 
 #[inline(always)]
-fn carried_on(from: u8, to: u8, dont_fragment: bool, len: usize) -> Result<bool, Outcome> {
+fn carried_on(from: u8, to: u8, dont_fragment: u16, len: usize) -> Result<u16, Outcome> {
     let v4 = Family::V4 as u8;
     if to == v4 {
-        return Ok(if from == v4 { dont_fragment } else { len > FRAGMENTABLE_IPV4_LEN });
+        return Ok(if from == v4 {
+            dont_fragment
+        } else if len > FRAGMENTABLE_IPV4_LEN {
+            DONT_FRAGMENT
+        } else {
+            0
+        });
     }
-    if from == v4 && !dont_fragment && len > lookup::min_ipv6_mtu() {
+    if from == v4 && dont_fragment == 0 && len > lookup::min_ipv6_mtu() {
         return Err(Outcome::Mtu);
     }
-    Ok(true)
+    Ok(0)
 }

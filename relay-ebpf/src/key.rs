@@ -22,7 +22,8 @@ use crate::{
 /// A key of the flow table of its family. Network byte order, but for the form.
 #[derive(Clone, Copy)]
 pub(crate) struct Key {
-    pub(crate) family: Family,
+    /// IP version: 4, else 6. (A number, see [`lookup::unknown`].)
+    pub(crate) version: u8,
     pub(crate) local: Address,
     pub(crate) remote: Address,
     pub(crate) local_port: u16,
@@ -41,15 +42,12 @@ impl Key {
     /// The whole entry under this key.
     #[inline(always)]
     pub(crate) fn flow(&self) -> Result<FlowEntry, Outcome> {
-        match self.family {
-            Family::V4 => {
-                let key = self.v4();
-                whole(&key, FLOWS_V4.get_ptr(key))
-            }
-            Family::V6 => {
-                let key = self.v6();
-                whole(&key, FLOWS_V6.get_ptr(key))
-            }
+        if self.is_v4() {
+            let key = self.v4();
+            whole(&key, FLOWS_V4.get_ptr(key))
+        } else {
+            let key = self.v6();
+            whole(&key, FLOWS_V6.get_ptr(key))
         }
     }
 
@@ -57,26 +55,26 @@ impl Key {
     #[inline(always)]
     pub(crate) fn is_endpoint(&self) -> bool {
         let key = Self { remote: Address([0; 2]), remote_port: 0, channel: 0, form: form::ENDPOINT, ..*self };
-        match self.family {
-            Family::V4 => FLOWS_V4.get_ptr(key.v4()).is_some(),
-            Family::V6 => FLOWS_V6.get_ptr(key.v6()).is_some(),
-        }
+        if key.is_v4() { FLOWS_V4.get_ptr(key.v4()).is_some() } else { FLOWS_V6.get_ptr(key.v6()).is_some() }
     }
 
     /// Whether a UDP socket of the interface's network namespace would get the datagram.
     #[inline(always)]
     pub(crate) fn has_socket(&self, packet: &Packet) -> bool {
         let (sport, dport) = (self.remote_port, self.local_port);
-        match self.family {
-            Family::V4 => {
-                let (saddr, daddr) = (self.remote.to_v4(), self.local.to_v4());
-                has_socket(packet, &mut SockTupleV4 { saddr, daddr, sport, dport })
-            }
-            Family::V6 => {
-                let (saddr, daddr) = (quarters(self.remote), quarters(self.local));
-                has_socket(packet, &mut SockTupleV6 { saddr, daddr, sport, dport })
-            }
+        if self.is_v4() {
+            let (saddr, daddr) = (self.remote.to_v4(), self.local.to_v4());
+            has_socket(packet, &mut SockTupleV4 { saddr, daddr, sport, dport })
+        } else {
+            let (saddr, daddr) = (quarters(self.remote), quarters(self.local));
+            has_socket(packet, &mut SockTupleV6 { saddr, daddr, sport, dport })
         }
+    }
+
+    /// Whether it is of IPv4.
+    #[inline(always)]
+    pub(crate) const fn is_v4(&self) -> bool {
+        self.version == Family::V4 as u8
     }
 
     #[inline(always)]

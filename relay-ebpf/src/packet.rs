@@ -10,6 +10,7 @@ use aya_ebpf::{
     cty::c_void,
     helpers::generated::{
         bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
     },
     programs::XdpContext,
 };
@@ -78,10 +79,34 @@ impl Packet {
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to.as_mut_ptr().cast(), len as u32) == 0 }
     }
 
+    /// Copies `len` bytes (at least one, and at most what `scratch` holds) from one offset to another. False: the frame has not
+    /// so many.
+    #[inline(always)]
+    pub(crate) fn copy<const N: usize>(
+        &mut self,
+        from: u32,
+        to: u32,
+        len: usize,
+        scratch: &mut [u64; N],
+    ) -> bool {
+        // The verifier minds that both are within.
+        if len == 0 || len > 8 * N {
+            return false;
+        }
+        let (len, scratch) = (len as u32, scratch.as_mut_ptr().cast());
+        // SAFETY: the context is the kernel's; there is room for so many bytes, any of which are numbers; &mut self means
+        // that no reference is left.
+        unsafe {
+            bpf_xdp_load_bytes(self.ctx.ctx, from, scratch, len) == 0
+                && bpf_xdp_store_bytes(self.ctx.ctx, to, scratch, len) == 0
+        }
+    }
+
     /// Bytes of the frame in its first piece of memory, which is all that the program can read and write.
     #[inline(always)]
     pub(crate) fn linear_len(&self) -> usize {
-        self.ctx.data_end() - self.ctx.data()
+        // Else the compiler may begin with the end, from which the verifier lets nothing but a beginning be taken.
+        unfolded(self.ctx.data_end() - self.ctx.data())
     }
 
     /// Bytes of the frame in all its pieces.

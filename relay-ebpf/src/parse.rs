@@ -25,7 +25,7 @@ const FRAGMENT_OFFSET: u16 = u16::to_be(0x1fff);
 /// "More fragments" and the fragment offset.
 const ANY_FRAGMENT: u16 = u16::to_be(0x3fff);
 /// "Don't fragment".
-const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
+pub(crate) const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
 /// Version 4, and 32-bit words of a header without options.
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 /// The VLAN identifier within a tag's control information (host byte order).
@@ -37,38 +37,39 @@ pub(crate) struct Link {
     ether_type: u16,
     /// Where the IP header begins: behind at most two tags.
     network_at: usize,
-    /// VLAN identifiers, as in [`VlanKey`]; 0: no tag.
-    outer: u16,
-    inner: u16,
+    /// What the first word of the frame must be, see [`Interface::word`]; 0 where nothing is received.
+    own_mac: u64,
 }
 
 /// `None`: too short, or tagged as no VLAN of this host is.
 #[inline(always)]
 pub(crate) fn link(packet: &Packet) -> Option<Link> {
-    let ethernet: &Ethernet = packet.at(0)?;
-    let mut link = Link { ether_type: ethernet.ether_type, network_at: ETHERNET_LEN, outer: 0, inner: 0 };
-    if link.ether_type != ether_type::VLAN && link.ether_type != ether_type::SERVICE_VLAN {
-        return Some(link);
+    let ifindex = packet.ingress_ifindex();
+    let Ethernet { ether_type, .. } = *packet.at(0)?;
+    if ether_type != ether_type::VLAN && ether_type != ether_type::SERVICE_VLAN {
+        let network_at = lookup::unknown(ETHERNET_LEN);
+        return Some(Link { ether_type, network_at, own_mac: lookup::interface(ifindex) });
     }
-    let service = if link.ether_type == ether_type::SERVICE_VLAN { VlanKey::SERVICE_TAG } else { 0 };
-    let tag: &Tag = packet.at(ETHERNET_LEN)?;
-    link.outer = u16::from_be(tag.control) & VLAN_ID;
-    if link.outer == 0 {
-        return None;
-    }
-    link.outer |= service;
-    link.ether_type = tag.ether_type;
-    link.network_at = ETHERNET_LEN + TAG_LEN;
-    if link.ether_type == ether_type::VLAN {
+    let service = if ether_type == ether_type::SERVICE_VLAN { VlanKey::SERVICE_TAG } else { 0 };
+    let Tag { control, mut ether_type } = *packet.at(ETHERNET_LEN)?;
+    let outer = u16::from_be(control) & VLAN_ID;
+    let mut inner = 0;
+    let mut network_at = ETHERNET_LEN + TAG_LEN;
+    if ether_type == ether_type::VLAN {
         let tag: &Tag = packet.at(ETHERNET_LEN + TAG_LEN)?;
-        link.inner = u16::from_be(tag.control) & VLAN_ID;
-        if link.inner == 0 {
+        inner = u16::from_be(tag.control) & VLAN_ID;
+        // A tag without an identifier is no VLAN's, and not the same as no tag.
+        if inner == 0 {
             return None;
         }
-        link.ether_type = tag.ether_type;
-        link.network_at = ETHERNET_LEN + 2 * TAG_LEN;
+        ether_type = tag.ether_type;
+        network_at += TAG_LEN;
     }
-    Some(link)
+    if outer == 0 {
+        return None;
+    }
+    let own_mac = lookup::vlan(&VlanKey { ifindex, outer: outer | service, inner })?;
+    Some(Link { ether_type, network_at: lookup::unknown(network_at), own_mac })
 }
 
 /// A UDP datagram, or the first fragment of one, to a port that the relay uses on some address.
@@ -77,8 +78,6 @@ pub(crate) struct Arrival {
     pub(crate) key: Key,
     /// What the relay uses the destination port for.
     class: PortClass,
-    /// What the first word of the frame must be, see [`Interface::word`]; 0 where nothing is received.
-    own_mac: u64,
 }
 
 /// What the packet says of where it goes. `None`: not the relay's, or too broken to tell. Later fragments have
@@ -91,24 +90,24 @@ pub(crate) fn arrival(packet: &Packet, link: &Link) -> Option<Arrival> {
         _ => return None,
     };
     let class = lookup::port_class(u16::from_be(key.local_port))?;
-    Some(Arrival { key, class, own_mac: own_mac(packet, link)? })
+    Some(Arrival { key, class })
 }
 
 #[inline(always)]
 fn ipv4_key(packet: &Packet, link: &Link) -> Option<Key> {
-    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at)?;
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv4>>(link.network_at)?;
     if ip.protocol != PROTOCOL_UDP || ip.fragment & FRAGMENT_OFFSET != 0 {
         return None;
     }
     let ports = if ip.version_ihl == IPV4_WITHOUT_OPTIONS {
         Ports { source: udp.source_port, destination: udp.destination_port }
     } else if ip.version_ihl > IPV4_WITHOUT_OPTIONS && ip.version_ihl >> 4 == 4 {
-        *packet.at::<Ports>(link.network_at + (ip.version_ihl & 0xf) as usize * 4)?
+        *packet.at_any::<Ports>(link.network_at + (ip.version_ihl & 0xf) as usize * 4)?
     } else {
         return None;
     };
     Some(Key {
-        family: Family::V4,
+        version: Family::V4 as u8,
         local: Address::v4(ip.destination),
         remote: Address::v4(ip.source),
         local_port: ports.destination,
@@ -120,12 +119,12 @@ fn ipv4_key(packet: &Packet, link: &Link) -> Option<Key> {
 
 #[inline(always)]
 fn ipv6_key(packet: &Packet, link: &Link) -> Option<Key> {
-    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at)?;
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv6>>(link.network_at)?;
     if ip.version_class_flow.to_ne_bytes()[0] >> 4 != 6 || ip.next_header != PROTOCOL_UDP {
         return None;
     }
     Some(Key {
-        family: Family::V6,
+        version: Family::V6 as u8,
         local: Address(ip.destination),
         remote: Address(ip.source),
         local_port: udp.destination_port,
@@ -145,8 +144,8 @@ pub(crate) struct Received {
     payload_at: usize,
     /// Bytes of the frame in all its pieces.
     pub(crate) frame_len: usize,
-    /// Whether it is in more than one.
-    pub(crate) in_pieces: bool,
+    /// Bytes of the frame that are not in the first. (A number: of a yes or no the verifier would follow both ways to the end.)
+    pub(crate) further_len: usize,
     /// What the UDP header says: at least 8.
     pub(crate) udp_len: usize,
     pub(crate) udp_checksum: u16,
@@ -154,8 +153,8 @@ pub(crate) struct Received {
     pub(crate) ttl: u8,
     /// DSCP and ECN.
     pub(crate) traffic_class: u8,
-    /// IPv4's DF.
-    pub(crate) dont_fragment: bool,
+    /// IPv4's DF as it lies in a header, or 0.
+    pub(crate) dont_fragment: u16,
 }
 
 impl Received {
@@ -165,24 +164,27 @@ impl Received {
         self.payload_at & 0x7f
     }
 }
-const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x80);
+const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x7f);
 
 /// Everything that must hold of the headers.
 #[inline(always)]
 pub(crate) fn check(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    match arrival.key.family {
-        Family::V4 => check_ipv4(packet, link, arrival),
-        Family::V6 => check_ipv6(packet, link, arrival),
-    }
+    let mut received = if arrival.key.is_v4() {
+        check_ipv4(packet, link, arrival)?
+    } else {
+        check_ipv6(packet, link, arrival)?
+    };
+    received.key.version = lookup::unknown(received.key.version as usize) as u8;
+    Ok(received)
 }
 
 /// A packet in order takes one branch; which rule another one breaks is told apart beside the way.
 #[inline(always)]
 fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
-    let words: &Words<5> = packet.at(link.network_at).ok_or(Outcome::NonLinear)?;
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let words: &Words<5> = packet.at_any(link.network_at).ok_or(Outcome::NonLinear)?;
     let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
-    let mac_difference = arrival.own_mac ^ first_word(packet)?;
+    let mac_difference = link.own_mac ^ first_word(packet)?;
     let options = (ip.version_ihl ^ IPV4_WITHOUT_OPTIONS) as u64;
     let fragment = (ip.fragment & ANY_FRAGMENT) as u64;
     let ip_checksum = !checksum::fold_wide(words.sum()) as u64;
@@ -199,12 +201,12 @@ fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received
             class: arrival.class,
             payload_at: link.network_at + IPV4_LEN + UDP_LEN,
             frame_len,
-            in_pieces: frame_len != linear_len,
+            further_len: frame_len - linear_len,
             udp_len: udp_len as usize,
             udp_checksum: udp.checksum,
             ttl: ip.ttl,
             traffic_class: ip.traffic_class,
-            dont_fragment: ip.fragment & DONT_FRAGMENT != 0,
+            dont_fragment: ip.fragment & DONT_FRAGMENT,
         })
     } else if options != 0 {
         Err(Outcome::IpOptions)
@@ -221,7 +223,7 @@ fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received
 
 #[inline(always)]
 fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    let IpUdp { ip, udp } = *packet.at::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
     let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
     let payload_len = u16::from_be(ip.payload_len) as i64;
     let udp_len = u16::from_be(udp.len) as i64;
@@ -229,7 +231,7 @@ fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received
         | (payload_len - udp_len)
         | (frame_len as i64 - (link.network_at + IPV6_LEN) as i64 - payload_len);
 
-    if arrival.own_mac != first_word(packet)? {
+    if link.own_mac != first_word(packet)? {
         return Err(Outcome::ForeignMac);
     }
     if misfit < 0 {
@@ -244,24 +246,13 @@ fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received
         class: arrival.class,
         payload_at: link.network_at + IPV6_LEN + UDP_LEN,
         frame_len,
-        in_pieces: frame_len != linear_len,
+        further_len: frame_len - linear_len,
         udp_len: udp_len as usize,
         udp_checksum: udp.checksum,
         ttl: ip.hop_limit,
         traffic_class: first << 4 | second >> 4,
-        // The sender did not let routers fragment it.
-        dont_fragment: true,
+        dont_fragment: 0,
     })
-}
-
-/// What frames for us begin with. `None`: this host has no such VLAN.
-#[inline(always)]
-fn own_mac(packet: &Packet, link: &Link) -> Option<u64> {
-    let ifindex = packet.ingress_ifindex();
-    if link.outer == 0 {
-        return Some(lookup::interface(ifindex));
-    }
-    lookup::vlan(&VlanKey { ifindex, outer: link.outer, inner: link.inner })
 }
 
 #[inline(always)]

@@ -16,8 +16,6 @@ use crate::{
     packet::Packet,
 };
 
-const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
-
 /// Writes the outgoing headers and counts the packet. Head and tail have been moved. `None`: the frame is not what
 /// the plan was made for, and must be dropped.
 #[inline(always)]
@@ -80,7 +78,7 @@ fn write_ipv4(packet: &mut Packet, plan: &Plan) -> Option<()> {
     // Ours, and with DF clear not constant (RFC 6864 section 4). One flow's packets come by one receive queue, so
     // reading the count before adding to it is as good as one operation.
     let identification = plan.identification_base.wrapping_add(plan.account.counter.packets());
-    let fragment = if plan.dont_fragment { DONT_FRAGMENT } else { 0 };
+    let fragment = plan.dont_fragment;
     let version_class = u16::from_ne_bytes([0x45, plan.traffic_class]);
     let ttl_protocol = u16::from_ne_bytes([plan.ttl, PROTOCOL_UDP]);
     let sum = version_class as u64

@@ -3,13 +3,17 @@
 
 use core::arch::asm;
 
-use crate::{decide::Relayed, maps::SCRATCH, parse::Received};
+use crate::{decide::Relayed, maps::SCRATCH};
 
 /// A CPU's notes on the packet it is processing.
 pub(crate) struct Scratch {
-    pub(crate) received: Received,
     pub(crate) relayed: Relayed,
+    /// Data on its way from one place in the frame to another.
+    pub(crate) data: [u64; DATA_WORDS],
 }
+
+/// Words for all data that fits an ordinary link.
+pub(crate) const DATA_WORDS: usize = 2048 / 8;
 
 /// This CPU's.
 #[inline(always)]
