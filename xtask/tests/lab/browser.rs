@@ -56,7 +56,7 @@ fn relay_to_relay_xdp_native() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn firefox_relay_to_relay_xdp_native() {
-    let call = call("firefox-hairpin", Datapath::XdpNative, browser::firefox(), V6, Peer::Relayed, 15);
+    let call = call("firefox-hairpin", Datapath::XdpNative, browser::firefox(), V4, Peer::Relayed, 15);
     assert_fast(&call);
     assert_lossless(&call.report);
 }

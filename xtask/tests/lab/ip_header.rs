@@ -14,7 +14,7 @@ use crate::session::{Form, PAIRS, Session};
 use crate::socket_options::{self, Header};
 use crate::tap::{Packet, Tap, Transport};
 
-const DATA: &[u8] = b"data of a peer or for one";
+const DATA: &[u8] = b"data of a peer or for it";
 const ICMP: u16 = 0x8004;
 /// The longest IPv4 packet that leaves with DF=0 for an IPv6 packet, and the IPv6 links that everybody has.
 const FRAGMENTABLE: usize = 1260;

@@ -34,7 +34,7 @@ fn jumbo_frames_arrive_whole(datapath: Datapath) {
             for socket in [session.client.socket(), session.peer(form).0] {
                 socket_options::set(socket, unfragmented());
             }
-            scene.settle(|| session.exchange(form, b"small"));
+            scene.settle(|| session.exchange(form, b"some"));
             let carried = scene.carried(|| session.exchange(form, &pattern(JUMBO))).by(datapath);
             assert_eq!(
                 (carried.to_peer.packets, carried.to_client.packets),
@@ -80,7 +80,7 @@ fn too_big_is_answered_or_fragmented(datapath: Datapath, to_peer: bool) {
         let (family, link) = if to_peer { families } else { (families.1, families.0) };
         let mut session = Session::open(&scene, families);
         for form in Form::ALL {
-            scene.settle(|| session.exchange(form, b"small"));
+            scene.settle(|| session.exchange(form, b"some"));
             let before = punts();
             let data = pattern(LENGTH);
             for dont_fragment in [false, true] {

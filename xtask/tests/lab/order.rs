@@ -24,18 +24,18 @@ fn dp_064_dp_065_answers_come_after_the_kernel_knows(datapath: Datapath) {
         // The ways to both hosts are known from another session.
         let mut other = Session::open(&scene, families);
         for form in Form::ALL {
-            scene.settle(|| other.exchange(form, b"known"));
+            scene.settle(|| other.exchange(form, b"known by now"));
         }
         let (peer, address) = scene.peer(families.1.peer(0));
         let mut client = scene.client(families.0.client(0));
         let (relayed, _) = client.allocate_family(families.1).expect("Allocate succeeds");
         let carried = scene.carried(|| {
             client.create_permission(address).expect("CreatePermission succeeds");
-            peer.send_to(b"permitted", relayed).expect("the peer can send");
+            peer.send_to(b"is permitted", relayed).expect("the peer can send");
             let received = client.receive(PATIENCE).expect("the client can receive");
-            assert_eq!(received, Some(Form::Indication.received(address, b"permitted")));
-            client.send_indication(address, b"permitted").expect("the client can send");
-            assert_eq!(receive(&peer), b"permitted");
+            assert_eq!(received, Some(Form::Indication.received(address, b"is permitted")));
+            client.send_indication(address, b"is permitted").expect("the client can send");
+            assert_eq!(receive(&peer), b"is permitted");
             let peers = (0..GRANTS).map(|_| scene.peer(families.1.peer(0))).collect::<Vec<_>>();
             for (number, (peer, address)) in (0x4000..).zip(&peers) {
                 client.channel_bind(number, *address).expect("ChannelBind succeeds");
@@ -71,7 +71,7 @@ fn dp_075_datagrams_stay_in_order(datapath: Datapath) {
     for families in PAIRS {
         let mut session = Session::open(&scene, families);
         for form in Form::ALL {
-            scene.settle(|| session.exchange(form, b"settled"));
+            scene.settle(|| session.exchange(form, b"known by now"));
             let mut late = 0;
             let carried = scene.carried(|| {
                 for batch in 0..BATCHES {

@@ -157,14 +157,18 @@ fn turn_021_all_ways_flags_and_families(datapath: Datapath) {
 fn turn_092_093_dual_allocations_are_refreshed_together_and_apart() {
     let mut scene = Scene::with_config("coturn-dual", Datapath::XdpNative, CONFIG);
     let _peer = EchoPeer::start(&scene, &[V4.peer(0)]);
+    let mut clients = Vec::new();
     for family in [V4, V6] {
         for flags in [&[][..], &["-c"]].repeat(ROUNDS) {
             let mut client = uclient(&scene, V4.peer(0));
             client.args(flags).args(["-Z", "-n", "20", "-m", "1", &family.listener().ip().to_string()]);
-            let output = client.output().expect("coturn's client is installed");
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && text.contains("Total lost packets 0 "), "{text}");
+            clients.push(client.stdout(Stdio::piped()).spawn().expect("coturn's client is installed"));
         }
+    }
+    for client in clients {
+        let output = client.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("Total lost packets 0 "), "{text}");
     }
     assert!(scene.relay.is_running(), "{}", scene.relay.log_tail());
 }
