@@ -7,7 +7,7 @@ use relay_user::turn::{Direction, Family, Flow};
 use crate::{
     frame::{Frame, UDP_LEN, ip_header_len},
     message::{channel_data, data_indication, send_indication},
-    relay::{PEER_MAC, Side, XDP_REDIRECT, XDP_TX},
+    relay::{MIN_IPV6_MTU, PEER_MAC, Side, XDP_REDIRECT, XDP_TX},
     session::{Client, Role, peer, permitted_peer},
 };
 
@@ -107,7 +107,7 @@ impl Case {
         };
         let input = self.input(data);
         let output = Frame { source_mac: self.egress().mac(), ttl: input.ttl - 1, ..frame };
-        Frame { dont_fragment: self.dont_fragment(&input, &output, data), ..output }
+        Frame { dont_fragment: self.dont_fragment(&input, &output, data).unwrap_or(false), ..output }
     }
 
     /// The peer as the one on the near side names it: in a hairpin the other client's relayed address.
@@ -191,16 +191,21 @@ impl Case {
     }
 
     /// The DF bit that RFC 8656 sections 13 and 14 prefer for `output`, if it is an IPv4 packet. In a hairpin the
-    /// packet that would have gone from the one relayed address to the other lies in between.
-    pub fn dont_fragment(&self, input: &Frame, output: &Frame, data: &[u8]) -> bool {
+    /// packet that would have gone from the one relayed address to the other lies in between. `None`: an IPv6 packet made of an
+    /// IPv4 packet with DF=0 would have to be fragmented.
+    pub fn dont_fragment(&self, input: &Frame, output: &Frame, data: &[u8]) -> Option<bool> {
         let between_len = ip_header_len(self.relayed) + UDP_LEN + data.len();
         let lens: &[usize] =
             if self.is_hairpin() { &[between_len, output.packet_len()] } else { &[output.packet_len()] };
         let families = self.families();
-        families.windows(2).zip(lens).fold(input.dont_fragment, |dont_fragment, (step, &len)| match step {
-            [Family::V6, Family::V4] => len > FRAGMENTABLE_IPV4_LEN,
-            _ => dont_fragment,
-        })
+        families.windows(2).zip(lens).try_fold(
+            input.dont_fragment,
+            |dont_fragment, (step, &len)| match step {
+                [Family::V6, Family::V4] => Some(len > FRAGMENTABLE_IPV4_LEN),
+                [Family::V4, Family::V6] if !dont_fragment && len > MIN_IPV6_MTU as usize => None,
+                _ => Some(dont_fragment),
+            },
+        )
     }
 }
 
