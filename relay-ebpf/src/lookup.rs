@@ -22,7 +22,10 @@ use relay_common::{
 
 use crate::{
     key::Key,
-    maps::{FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, TRANSACTIONS, VLANS},
+    maps::{
+        FLOW_COUNTERS, GLOBALS, INTERFACES, METERS, PATHS, PORT_CLASSES, SCRATCH, SCRATCH_WORDS,
+        TRANSACTIONS, VLANS,
+    },
 };
 
 /// Compare-and-swaps that one packet attempts on a meter. Each one lost is another CPU's packet admitted.
@@ -101,6 +104,13 @@ fn global(word: u32) -> u64 {
         Some(globals) => unsafe { read_volatile(globals.cast::<u64>().add(word as usize)) },
         None => 0,
     }
+}
+
+/// Some memory of this CPU's own, with anything in it.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut [u64; SCRATCH_WORDS]> {
+    // SAFETY: a map value of this size, aligned to 8, which nobody else uses while the program runs; asked for once.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
 /// The counter of one flow.

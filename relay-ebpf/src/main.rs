@@ -21,7 +21,6 @@ mod outcome;
 mod packet;
 mod parse;
 mod rewrite;
-mod scratch;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use relay_common::{clock::BootNanos, outcome::Outcome};
@@ -44,11 +43,10 @@ fn turnpike(ctx: XdpContext) -> u32 {
 fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
     let Some(link) = parse::link(packet) else { return Ok(XDP_PASS) };
     let Some(arrival) = parse::arrival(packet, &link) else { return Ok(XDP_PASS) };
-    let Some(scratch) = scratch::scratch() else { return Ok(XDP_PASS) };
     let received = parse::check(packet, &link, arrival)?;
-    let relayed = scratch::note(&mut scratch.relayed, decide::relay(packet, &received, lookup::now())?);
-    let plan = decide::plan(packet, &received, relayed)?;
-    make_room(packet, &plan, &mut scratch.data)?;
+    let relayed = decide::relay(packet, &received, lookup::now())?;
+    let plan = decide::plan(packet, &received, &relayed)?;
+    make_room(packet, &plan)?;
     // Behind this there is no way back.
     if !admitted(&plan, relayed.now) {
         return Ok(outcome::drop_moved(Outcome::Bandwidth));
@@ -62,34 +60,37 @@ fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
 /// Moves both ends of the frame, and the data between them where its end will not move. Up to there it fails without a
 /// trace.
 #[inline(always)]
-fn make_room(
-    packet: &mut Packet,
-    plan: &Plan,
-    scratch: &mut [u64; scratch::DATA_WORDS],
-) -> Result<(), Outcome> {
+fn make_room(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
     let grows = plan.tail > 0;
-    let mut shift = 0;
     if grows && !packet.move_tail(plan.tail) {
-        // Drivers leave room before a frame, but not always behind it.
-        if plan.data_len == 0 || plan.data_len as usize > size_of_val(scratch) || plan.further_len != 0 {
-            return Err(Outcome::Tailroom);
-        }
-        shift = plan.tail;
+        return move_data(packet, plan);
     }
-    if !packet.move_head(plan.head - shift) {
-        return if grows && shift == 0 && !packet.move_tail(-plan.tail) {
+    if !packet.move_head(plan.head) {
+        return if grows && !packet.move_tail(-plan.tail) {
             Err(Outcome::Rewrite)
         } else {
             Err(Outcome::Headroom)
         };
     }
-    let moved = if shift > 0 {
-        let (from, to) = (plan.data_at as u32 + shift as u32, plan.data_at as u32);
-        packet.copy(from, to, plan.data_len as usize, scratch)
-    } else {
-        plan.tail >= 0 || packet.move_tail(plan.tail)
-    };
-    if moved { Ok(()) } else { Err(Outcome::Rewrite) }
+    if plan.tail < 0 && !packet.move_tail(plan.tail) {
+        return Err(Outcome::Rewrite);
+    }
+    Ok(())
+}
+
+/// Drivers leave room before a frame, but not always behind it: then the data moves towards the front.
+#[inline(always)]
+fn move_data(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
+    let len = plan.data_len as usize;
+    let scratch = lookup::scratch().ok_or(Outcome::Tailroom)?;
+    if len == 0 || len > size_of_val(scratch) || plan.further_len != 0 {
+        return Err(Outcome::Tailroom);
+    }
+    if !packet.move_head(plan.head - plan.tail) {
+        return Err(Outcome::Headroom);
+    }
+    let to = plan.data_at as u32;
+    if packet.copy(to + plan.tail as u32, to, len, scratch) { Ok(()) } else { Err(Outcome::Rewrite) }
 }
 
 /// Whether the packet is within the limits of the allocations it concerns. It counts towards them then, so all else

@@ -15,8 +15,6 @@ use relay_common::{
     port_class,
 };
 
-use crate::scratch::Scratch;
-
 /// Flows, listeners and relayed addresses that packets come in by IPv4 for. Never LRU: a live binding is never
 /// evicted.
 #[map]
@@ -64,9 +62,10 @@ pub(crate) static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(out
 #[map]
 pub(crate) static TRANSACTIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// See [`Scratch`].
+/// Data on its way from one place in a frame to another: room for all that fits an ordinary link.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) const SCRATCH_WORDS: usize = 2048 / 8;
 
 /// The interfaces that the program may send on, by ifindex.
 #[map]

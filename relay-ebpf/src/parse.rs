@@ -176,11 +176,7 @@ const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x7f);
 /// Everything that must hold of the headers.
 #[inline(always)]
 pub(crate) fn check(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    if arrival.key.is_v4() {
-        check_ipv4(packet, link, arrival)
-    } else {
-        check_ipv6(packet, link, arrival)
-    }
+    if arrival.key.is_v4() { check_ipv4(packet, link, arrival) } else { check_ipv6(packet, link, arrival) }
 }
 
 /// A packet in order takes one branch; which rule another one breaks is told apart beside the way.
