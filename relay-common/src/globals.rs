@@ -17,8 +17,6 @@ pub struct Globals {
     /// The lowest MTU of IPv6 paths in bytes: an IPv6 packet made of an IPv4 packet with DF=0 leaves in the kernel only
     /// up to it (RFC 7915 section 4).
     pub min_ipv6_mtu: u64,
-    /// Always 0, which the verifier does not know.
-    pub zero: u64,
 }
 
 /// Indices of the words of [`Globals`], for userspace to write them by.
@@ -33,10 +31,8 @@ pub mod word {
     pub const TRANSACTION_KEY: u32 = 3;
     /// [`super::Globals::min_ipv6_mtu`].
     pub const MIN_IPV6_MTU: u32 = 5;
-    /// [`super::Globals::zero`].
-    pub const ZERO: u32 = 6;
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 6;
 }
 const _: () = assert!(size_of::<Globals>() == word::COUNT as usize * 8);
 

@@ -22,7 +22,7 @@ use crate::{
 /// A key of the flow table of its family. Network byte order, but for the form.
 #[derive(Clone, Copy)]
 pub(crate) struct Key {
-    /// IP version: 4, else 6. (A number, see [`lookup::unknown`].)
+    /// IP version: 4, else 6.
     pub(crate) version: u8,
     pub(crate) local: Address,
     pub(crate) remote: Address,

@@ -93,13 +93,6 @@ pub(crate) fn min_ipv6_mtu() -> usize {
     global(word::MIN_IPV6_MTU) as usize
 }
 
-/// The same number, of which the verifier knows only that it is small: else it would follow the rest of the program for each
-/// value apart.
-#[inline(always)]
-pub(crate) fn unknown(number: usize) -> usize {
-    number + (global(word::ZERO) & 1) as usize
-}
-
 /// A word of [`relay_common::globals::Globals`].
 #[inline(always)]
 fn global(word: u32) -> u64 {

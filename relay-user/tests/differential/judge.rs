@@ -6,20 +6,18 @@ use relay_common::{
     counter::FlowCounter,
     outcome::{Outcome, Verdict},
 };
-use relay_user::{
-    net::next_hop::NextHop,
-    turn::{
-        ClientAddr, Direction, FiveTuple, Flow, FlowForm, Fragmentation, Output, PeerAddr, RelayedAddr,
-        ServerAddr, Traffic, Transport,
-    },
+use relay_user::turn::{
+    ClientAddr, Direction, FiveTuple, Flow, FlowForm, Output, PeerAddr, RelayedAddr, ServerAddr, Traffic,
+    Transport,
 };
 
 use crate::{
     driver::Driver,
-    expect::{self, Sent},
+    expect,
     packet::Packet,
-    program::{HEADROOM, LINEAR, Outcomes, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    receive::{Came, Datagram, Endpoint, Ours, Reasons, Reception, receive},
+    program::{Outcomes, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    reasons::{is_without_flows, not_to_hurry, not_to_send, of_lost},
+    receive::{Came, Datagram, Endpoint, Ours, Reception, receive},
     tally::{Form, Forwarded, Judged},
     world::World,
 };
@@ -176,6 +174,9 @@ impl Judge {
         outcome: Outcome,
     ) -> Result<()> {
         let is_drop = outcome.verdict() == Verdict::Drop;
+        if !is_drop && world.daemon_gone {
+            return Err(Mismatch::new(format!("a punt as {outcome:?} to a daemon that has died")));
+        }
         if !is_drop && let Some((meter, server, kernel)) = world.driver.meters_that_differ() {
             let text = format!("a punt as {outcome:?} moved meter {meter} from {server} to {kernel}");
             return Err(Mismatch::new(text));
@@ -192,7 +193,12 @@ impl Judge {
             world.driver.copy_meters();
         }
         let Some(datagram) = datagram.filter(|_| served.relayed.is_some()) else {
-            return judge_lost(reception, outcome);
+            let reasons = of_lost(reception);
+            if reasons.contains(outcome) {
+                return Ok(());
+            }
+            let text = format!("{} is not true of it, but one of {:?}", outcome.name(), reasons.names());
+            return Err(Mismatch::new(text));
         };
         let sent = expect::sent(&self.sent).map_err(Mismatch::new)?;
         let next_hop = world.driver.next_hop_of(sent.source, sent.destination);
@@ -330,115 +336,6 @@ impl Judge {
     }
 }
 
-/// Whether `outcome` is right for what reached nobody.
-fn judge_lost(reception: &Reception, outcome: Outcome) -> Result<()> {
-    let is_right = match outcome {
-        // These depend on the flow alone, of which nothing is known: the server has dropped the data, or the kernel
-        // would.
-        Outcome::NoFlow
-        | Outcome::HairpinMiss
-        | Outcome::Expired
-        | Outcome::Bandwidth
-        | Outcome::DaemonGone
-        | Outcome::ZeroChecksum
-        | Outcome::Mtu
-        | Outcome::NextHop
-        | Outcome::TxPort
-        | Outcome::Headroom
-        | Outcome::Tailroom
-        | Outcome::NonLinear => true,
-        Outcome::Rewrite | Outcome::Torn => false,
-        Outcome::Control
-        | Outcome::Indication
-        | Outcome::IpOptions
-        | Outcome::Fragment
-        | Outcome::IpChecksum
-        | Outcome::ForeignMac
-        | Outcome::Ttl
-        | Outcome::PartialChecksum
-        | Outcome::Trailer
-        | Outcome::ChannelDataLength
-        | Outcome::UdpLength
-        | Outcome::Ipv6ZeroChecksum
-        | Outcome::NotTurn => reception.reasons.union(reception.excuses).contains(outcome),
-    };
-    if is_right {
-        Ok(())
-    } else {
-        let reasons = reception.reasons.names();
-        Err(Mismatch::new(format!("{} is not true of it, but {reasons:?}", outcome.name())))
-    }
-}
-
-/// Why the program may not send what the server has sent.
-fn not_to_send(
-    world: &World<'_>,
-    packet: &Packet,
-    frame: &[u8],
-    datagram: &Datagram,
-    sent: &Sent<'_>,
-    next_hop: Option<NextHop>,
-) -> Reasons {
-    let mut reasons = Reasons::default();
-    let is_none = datagram.checksum == Came::None;
-    reasons.add_if(is_none && sent.destination.is_ipv6(), Outcome::ZeroChecksum);
-    reasons.add_if(matches!(sent.ip.fragmentation, Fragmentation::AtMost(_)), Outcome::Mtu);
-    let Some(next_hop) = next_hop else {
-        reasons.add(Outcome::NextHop);
-        return reasons;
-    };
-    let ip_len = if sent.destination.is_ipv4() { 20 } else { 40 } + 8 + sent.payload.len();
-    reasons.add_if(ip_len > next_hop.mtu as usize, Outcome::Mtu);
-    let ifindexes = &world.driver.program.ifindexes;
-    let is_tx = next_hop.ifindex == ifindexes[packet.ingress];
-    let place = ifindexes.iter().position(|&ifindex| ifindex == next_hop.ifindex);
-    let may_send = place.is_some_and(|place| world.driver.tx_ports[place]);
-    reasons.add_if(!is_tx && !may_send, Outcome::TxPort);
-
-    let Some(data) = datagram.data.clone() else { return reasons };
-    let frame_len = 14 + 4 * next_hop.tags.iter().flatten().count() + ip_len;
-    let front = frame_len - sent.behind(data.len());
-    reasons.add_if(front > data.start && front - data.start > HEADROOM - packet.metadata, Outcome::Headroom);
-    // Bytes to add behind the data, or to take off.
-    let (room, needed) = (frame.len() - data.end, frame_len - front - data.len());
-    let first_piece = world.driver.program.first_piece(packet, frame.len());
-    if frame.len() > first_piece {
-        let is_sent_whole = is_tx || next_hop.scatter_gather;
-        let can = (room, needed) == (0, 0) && datagram.headers_end <= first_piece && is_sent_whole;
-        reasons.add_if(!can, Outcome::NonLinear);
-    } else if needed > room {
-        reasons.add_if(needed - room > LINEAR - frame.len(), Outcome::Tailroom);
-    }
-    reasons
-}
-
-/// Why the program may leave to the slow path what it could send.
-fn not_to_hurry(world: &World<'_>, datagram: &Datagram, is_hairpin: bool) -> Reasons {
-    let mut excuses = Reasons::default();
-    // From IPv4 to an IPv6 relayed address and back: between the two it would have been fragmented.
-    let len = datagram.data.as_ref().map_or(0, ExactSizeIterator::len);
-    let may_be_fragmented = datagram.meta.dont_fragment == Some(false);
-    let is_long = 48 + len > world.min_ipv6_mtu.into();
-    excuses.add_if(is_hairpin && may_be_fragmented && is_long, Outcome::Mtu);
-    excuses
-}
-
-/// Whether an allocation that has a part in it has no flows at all, for want of a meter.
-fn is_without_flows(world: &World<'_>, datagram: &Datagram, sent: &[Output]) -> bool {
-    let has_flows = |five_tuple: FiveTuple| {
-        world.driver.flows.iter().any(|installed| installed.flow.id.five_tuple == five_tuple)
-    };
-    let sender = match datagram.endpoint {
-        Endpoint::Listener => Some(five_tuple(datagram.source, datagram.destination)),
-        Endpoint::Relayed => None,
-    };
-    let receiver = sent.iter().find_map(|output| match output {
-        Output::ToClient { five_tuple, .. } => Some(*five_tuple),
-        _ => None,
-    });
-    sender.is_some_and(|sender| !has_flows(sender)) || receiver.is_some_and(|receiver| !has_flows(receiver))
-}
-
 /// Exactly the flows that carried it have counted it, as the server has.
 fn judge_counters(
     world: &World<'_>,
@@ -505,7 +402,7 @@ fn is_peer(flow: &Flow, form: Form, address: SocketAddr) -> bool {
         }
 }
 
-const fn five_tuple(client: SocketAddr, server: SocketAddr) -> FiveTuple {
+pub const fn five_tuple(client: SocketAddr, server: SocketAddr) -> FiveTuple {
     FiveTuple { client: ClientAddr(client), server: ServerAddr(server), transport: Transport::Udp }
 }
 

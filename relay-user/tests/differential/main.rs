@@ -17,9 +17,13 @@ mod judge;
 mod life;
 mod mapped;
 mod packet;
+mod payload;
 mod program;
+mod reasons;
 mod receive;
+mod requests;
 mod shrink;
+mod spoil;
 mod tally;
 #[expect(dead_code, reason = "shared with the protocol tests, which use all of it")]
 #[path = "../protocol/wire.rs"]
@@ -43,7 +47,9 @@ const PACKETS: u64 = 1_000_000;
 /// Each way to forward and each reason not to must have been seen so often, in a run of [`PACKETS`] or more.
 const LEAST: u64 = 1000;
 
-// DP-001, DP-002, DP-041, DP-054, DP-056, DP-062, DP-077
+// DP-001, DP-002, DP-003, DP-005, DP-006, DP-007, DP-008, DP-010, DP-018, DP-021, DP-022, DP-023, DP-024, DP-025
+// DP-030, DP-031, DP-033, DP-034, DP-035, DP-036, DP-037, DP-039, DP-041, DP-042, DP-043, DP-044, DP-045, DP-046, DP-047
+// DP-048, DP-051, DP-053, DP-054, DP-056, DP-057, DP-058, DP-059, DP-060, DP-061, DP-062, DP-067, DP-073, DP-074, DP-077
 #[test]
 #[ignore = "needs CAP_BPF: cargo xtask test"]
 fn dp_001_the_program_does_what_the_server_does() {

@@ -6,45 +6,16 @@ use std::{
     ops::Range,
 };
 
-use relay_common::outcome::{self, Outcome};
+use relay_common::outcome::Outcome;
 use relay_user::{net::next_hop::Tag, turn::IpMeta};
 
-use crate::packet::{
-    CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum, unfinished_checksum,
+use crate::{
+    packet::{
+        CUSTOMER_TAG, IPV4, IPV6, MORE_FRAGMENTS, SERVICE_TAG, UDP, ones_sum, udp_checksum,
+        unfinished_checksum,
+    },
+    reasons::Reasons,
 };
-
-/// A set of outcomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reasons(u64);
-const _: () = assert!(outcome::COUNT <= 64);
-
-impl Reasons {
-    pub const fn add(&mut self, outcome: Outcome) {
-        self.0 |= 1 << outcome as u32;
-    }
-
-    pub const fn add_if(&mut self, condition: bool, outcome: Outcome) {
-        if condition {
-            self.add(outcome);
-        }
-    }
-
-    pub const fn contains(self, outcome: Outcome) -> bool {
-        self.0 & 1 << outcome as u32 != 0
-    }
-
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub fn names(self) -> Vec<&'static str> {
-        Outcome::ALL.iter().filter(|&&outcome| self.contains(outcome)).map(|outcome| outcome.name()).collect()
-    }
-}
 
 /// What the host is to frames.
 pub trait Host {
@@ -107,7 +78,7 @@ pub enum Came {
 }
 
 const NOT_OURS: Reception =
-    Reception { ours: Ours::No, reasons: Reasons(0), excuses: Reasons(0), udp_end: 0, datagram: None };
+    Reception { ours: Ours::No, reasons: Reasons::NONE, excuses: Reasons::NONE, udp_end: 0, datagram: None };
 
 /// Receives a frame from an interface, so much of it in the first piece of memory. To the kernel it is all the same.
 pub fn receive(frame: &[u8], (ingress, first_piece): (usize, usize), host: &impl Host) -> Reception {

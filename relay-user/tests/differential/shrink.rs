@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     judge::hex,
     life::{Failure, Life},
-    packet::{Attribute, Checksum, Packet, Payload},
+    packet::{Checksum, Packet},
+    payload::{Attribute, DATA, Payload},
     program::Program,
 };
 
@@ -123,7 +124,7 @@ fn data(payload: &mut Payload) -> Option<&mut Vec<u8>> {
     match payload {
         Payload::Raw(data) | Payload::ChannelData { data, .. } => Some(data),
         Payload::Stun(message) => message.attributes.iter_mut().find_map(|attribute| match attribute {
-            Attribute::Other(crate::packet::DATA, data) => Some(data),
+            Attribute::Other(DATA, data) => Some(data),
             Attribute::Other(..) | Attribute::Peer(_) | Attribute::Fingerprint(_) | Attribute::Broken(..) => {
                 None
             }

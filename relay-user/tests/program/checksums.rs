@@ -102,7 +102,7 @@ fn dp_061_an_unfinished_checksum_is_the_slow_paths() {
 
 #[test]
 #[ignore = "needs CAP_BPF: cargo xtask test"]
-fn dp_056_of_all_checksums_only_the_right_one_leaves_right() {
+fn dp_055_dp_056_of_all_checksums_only_the_right_one_leaves_right() {
     let relay = Relay::new();
     for case in Case::all() {
         let frame = case.input(b"data");

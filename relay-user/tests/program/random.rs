@@ -45,8 +45,11 @@ fn dp_002_dp_054_dp_056_mutated_frames_are_forwarded_in_order_or_not_touched() {
                 forwarded.set(forwarded.get() + 1);
                 prop_assert_eq!(&before.1, &after.1);
                 let counted = before.0.iter().zip(&after.0).filter(|(before, after)| before != after).count();
-                prop_assert_eq!(counted, case.flows().len());
-                check_forwarded(case, &mutated, &input, &run.frame);
+                prop_assert!(
+                    counted == 1 || case.from != End::Peer && counted == 2,
+                    "{counted} flows counted"
+                );
+                check_forwarded(&mutated, &input, run.verdict, &run.frame);
             } else {
                 stopped.set(stopped.get() + 1);
                 let outcomes = after.1.values().sum::<u64>() - before.1.values().sum::<u64>();
@@ -65,9 +68,20 @@ fn dp_002_dp_054_dp_056_mutated_frames_are_forwarded_in_order_or_not_touched() {
 
 /// What leaves is for whom it may be, from whom it should be, in order from end to end, and its checksum is right if and only
 /// if the one that came was.
-fn check_forwarded(case: &Case, mutated: &Mutated, input: &[u8], output: &[u8]) {
+fn check_forwarded(mutated: &Mutated, input: &[u8], verdict: u32, output: &[u8]) {
+    let case = mutated.case;
     assert_eq!(input[..6], case.ingress().mac(), "for us");
-    let expected = with_own_fields(&case.output(&mutated.data), output);
+    // From the same sender to somebody that it may send to: a change may have made it another channel or port.
+    let expected = Case::all()
+        .filter(|other| other.from == case.from && other.verdict() == verdict)
+        .map(|other| with_own_fields(&other.output(&mutated.data), output))
+        .find(|expected| {
+            let addresses_at = expected.ip_at() + if expected.family() == Family::V4 { 12 } else { 8 };
+            let bytes = expected.bytes();
+            let same = |range: std::ops::Range<usize>| output.get(range.clone()) == bytes.get(range);
+            same(0..ETHERNET_LEN) && same(addresses_at..expected.udp_at() + 2)
+        });
+    let expected = expected.unwrap_or_else(|| panic!("{case:?}: {} from {}", hex(output), hex(input)));
     let packet = SlicedPacket::from_ethernet(output).expect("a packet in order");
     match packet.net.expect("an IP header") {
         NetSlice::Ipv4(ip) => {
@@ -86,14 +100,6 @@ fn check_forwarded(case: &Case, mutated: &Mutated, input: &[u8], output: &[u8]) 
     }
     let Some(TransportSlice::Udp(udp)) = packet.transport else { panic!("no UDP") };
     assert_eq!(usize::from(udp.length()), output.len() - expected.udp_at());
-    // Link and addresses; a Send indication may have come to name another port.
-    let addresses_at = if expected.family() == Family::V4 { 12 } else { 8 };
-    assert_eq!(output[..ETHERNET_LEN], expected.bytes()[..ETHERNET_LEN]);
-    assert_eq!(
-        output[expected.ip_at() + addresses_at..expected.udp_at() + 2],
-        expected.bytes()[expected.ip_at() + addresses_at..expected.udp_at() + 2],
-        "{case:?}"
-    );
     let mut incoming = Frame {
         payload: input[mutated.frame().payload_at()..][..udp_len(mutated, input) - 8].to_vec(),
         ..mutated.frame()
