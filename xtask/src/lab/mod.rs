@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It never touches an interface that it did not make, and its janitor removes it however its owner ends. The
-//! link to the host is made on request only. The relay's namespace is a host, not a router.
+//! link to the host is made on request only, and so is a network behind the peer's host, which is a firewall then
+//! ([`Outside`]). The relay's namespace is a host, not a router.
 
 mod firewall;
 mod host_link;

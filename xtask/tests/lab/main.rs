@@ -17,6 +17,7 @@ mod host_link;
 mod ip_header;
 mod janitor;
 mod kill;
+mod lengths;
 mod many;
 mod mtu;
 mod order;

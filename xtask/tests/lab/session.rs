@@ -1,7 +1,4 @@
 //! A client with an allocation, and two peers of it: one over a channel, one by indications.
-//!
-//! Where the kernel is to carry all of it, data in indications is a multiple of 4 bytes long: behind the frame of a veth
-//! there is room up to the next multiple of 64 bytes and, now and then, none for padding. The daemon sends it then.
 
 use std::net::{SocketAddr, UdpSocket};
 
