@@ -3,7 +3,7 @@
 use relay_common::outcome::{self, Outcome};
 use relay_user::{
     net::next_hop::NextHop,
-    turn::{FiveTuple, Fragmentation, Output},
+    turn::{FiveTuple, FlowForm, Fragmentation, Output},
 };
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     judge::five_tuple,
     packet::Packet,
     program::{HEADROOM, LINEAR},
-    receive::{Came, Datagram, Endpoint, Reception},
+    receive::{Came, Datagram, Endpoint, Reception, To},
     world::World,
 };
 
@@ -121,12 +121,29 @@ pub fn not_to_send(
 /// Why the program may leave to the slow path what it could send.
 pub fn not_to_hurry(world: &World<'_>, datagram: &Datagram, is_hairpin: bool) -> Reasons {
     let mut excuses = Reasons::default();
-    // From IPv4 to an IPv6 relayed address and back: between the two it would have been fragmented.
+    // From an IPv6 relayed address to another: between the two it would have been fragmented.
     let len = datagram.data.as_ref().map_or(0, ExactSizeIterator::len);
     let may_be_fragmented = datagram.meta.dont_fragment == Some(false);
     let is_long = 48 + len > world.min_ipv6_mtu.into();
-    excuses.add_if(is_hairpin && may_be_fragmented && is_long, Outcome::Mtu);
+    excuses.add_if(is_hairpin && is_by_ipv6(world, datagram) && may_be_fragmented && is_long, Outcome::Mtu);
     excuses
+}
+
+/// Whether a client's data leaves its relayed address by IPv6, if it is allowed to.
+fn is_by_ipv6(world: &World<'_>, datagram: &Datagram) -> bool {
+    let sender = five_tuple(datagram.source, datagram.destination);
+    match datagram.to {
+        Some(To::Channel(number)) => world.driver.flows.iter().any(|installed| {
+            let id = installed.flow.id;
+            let bound = match id.form {
+                FlowForm::Channel { peer, number } => peer.0.is_ipv6().then_some(number.get()),
+                FlowForm::Permission { .. } | FlowForm::Allocation => None,
+            };
+            id.five_tuple == sender && bound == Some(number)
+        }),
+        Some(To::Peer { is_ipv6 }) => is_ipv6,
+        None => false,
+    }
 }
 
 /// Whether an allocation that has a part in it has no flows at all, for want of a meter.

@@ -67,6 +67,22 @@ pub struct Datagram {
     pub data: Option<Range<usize>>,
     /// Where everything ends that must be read to tell where the data goes: an attribute may stand behind them.
     pub headers_end: usize,
+    /// Whom a client's data is for.
+    pub to: Option<To>,
+}
+
+/// How a client says whom its data is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Channel(u16),
+    Peer { is_ipv6: bool },
+}
+
+/// A client's data, within the datagram.
+struct FromClient {
+    data: Range<usize>,
+    headers_end: usize,
+    to: To,
 }
 
 /// How the UDP checksum came.
@@ -216,16 +232,20 @@ fn receive_udp(
 
     let payload = at + 8..udp_end;
     let mut excuses = Reasons::default();
-    let (data, headers_end) = match endpoint {
+    let (data, headers_end, to) = match endpoint {
         Endpoint::Relayed => {
             // Nobody can answer to port 0: the program leaves it to the slow path.
             reasons.add_if(source_port == 0, Outcome::NoFlow);
-            (Some(payload.clone()), payload.start)
+            (Some(payload.clone()), payload.start, None)
         }
         Endpoint::Listener => {
-            let (data, headers_end) = from_client(&frame[payload.clone()], &mut reasons, &mut excuses);
-            let shifted = |at: usize| at + payload.start;
-            (data.map(|data| shifted(data.start)..shifted(data.end)), shifted(headers_end))
+            let start = payload.start;
+            match from_client(&frame[payload.clone()], &mut reasons, &mut excuses) {
+                Some(FromClient { data, headers_end, to }) => {
+                    (Some(start + data.start..start + data.end), start + headers_end, Some(to))
+                }
+                None => (None, start, None),
+            }
         }
     };
     const NEVER_DELIVERED: [Outcome; 5] = [
@@ -238,7 +258,7 @@ fn receive_udp(
     let is_delivered =
         !NEVER_DELIVERED.iter().any(|&reason| reasons.contains(reason)) && is_one_host(source.ip());
     let datagram =
-        Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end };
+        Datagram { endpoint, source, destination, meta, checksum: came, payload, data, headers_end, to };
     let datagram = is_delivered.then_some(datagram);
     Reception { ours: Ours::Yes, reasons, excuses, udp_end: at + 8, datagram }
 }
@@ -251,15 +271,11 @@ fn is_one_host(ip: IpAddr) -> bool {
     }
 }
 
-/// The application data of a client's datagram, and where its headers end. Without data there is a reason.
-fn from_client(
-    payload: &[u8],
-    reasons: &mut Reasons,
-    excuses: &mut Reasons,
-) -> (Option<Range<usize>>, usize) {
+/// What a client's datagram holds. Without data there is a reason.
+fn from_client(payload: &[u8], reasons: &mut Reasons, excuses: &mut Reasons) -> Option<FromClient> {
     match payload.first() {
         Some(0..=3) => match send_indication(payload, excuses) {
-            Some((data, headers_end)) => return (Some(data), headers_end),
+            Some(sent) => return Some(sent),
             None => {
                 let is_send = payload.starts_with(&[0, 0x16]) && payload.len() >= 4;
                 reasons.add(if is_send { Outcome::Indication } else { Outcome::Control });
@@ -269,24 +285,24 @@ fn from_client(
         Some(64..=127) => {
             let Some(len) = word(payload, 2) else {
                 reasons.add(Outcome::ChannelDataLength);
-                return (None, 0);
+                return None;
             };
             let data = 4..4 + len as usize;
             if data.end > payload.len() {
                 reasons.add(Outcome::ChannelDataLength);
-                return (None, 0);
+                return None;
             }
             reasons.add_if(payload.len() - data.end > 3, Outcome::Trailer);
-            return (Some(data), 4);
+            return Some(FromClient { data, headers_end: 4, to: To::Channel(word(payload, 0)?) });
         }
         Some(4..=19 | 128..) | None => reasons.add(Outcome::NotTurn),
     }
-    (None, 0)
+    None
 }
 
-/// The data of a Send indication of the usual form, and where its headers end: one XOR-PEER-ADDRESS, one DATA,
+/// What a Send indication of the usual form holds: one XOR-PEER-ADDRESS, one DATA,
 /// perhaps SOFTWARE, perhaps FINGERPRINT at the end, nothing else, and nothing behind.
-fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize>, usize)> {
+fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<FromClient> {
     let (header, _) = message.split_at_checked(20)?;
     if header[..2] != [0, 0x16]
         || usize::from(word(header, 2)?) + 20 != message.len()
@@ -315,7 +331,7 @@ fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize
                     return None;
                 }
                 headers_end = headers_end.max(value.end);
-                peer = Some(value);
+                peer = Some(To::Peer { is_ipv6: len == 20 });
             }
             0x0013 if data.is_none() => {
                 headers_end = headers_end.max(value.start);
@@ -331,8 +347,7 @@ fn send_indication(message: &[u8], excuses: &mut Reasons) -> Option<(Range<usize
             _ => return None,
         }
     }
-    peer?;
-    Some((data?, headers_end))
+    Some(FromClient { data: data?, headers_end, to: peer? })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
