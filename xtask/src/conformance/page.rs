@@ -140,7 +140,7 @@ mod tests {
 |---|---|---|---|---|
 | MUST | 1 | 1 | 0 | 0 |
 | SHOULD | 1 | 0 | 1 | 0 |
-| MAY | 5 | 0 | 0 | 5 |
+| MAY | 6 | 0 | 0 | 6 |
 
 ## Deviations, with reasons
 
