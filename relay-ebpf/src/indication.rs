@@ -73,7 +73,7 @@ pub(crate) fn send(packet: &Packet, at: usize, len: usize) -> Result<Send, Outco
         let value_len = u16::from_be(attribute.len) as usize;
         let value_at = at + cursor + ATTRIBUTE_LEN;
         sum += attribute.kind as u64 + attribute.len as u64;
-        cursor += ATTRIBUTE_LEN + (value_len + 3 & !3);
+        cursor += ATTRIBUTE_LEN + ((value_len + 3) & !3);
         if cursor > len {
             return Err(REFUSED);
         }
@@ -138,7 +138,7 @@ fn software(packet: &Packet, at: usize, len: usize) -> Result<u64, Outcome> {
         return Err(Outcome::Indication);
     }
     let mut value = [0u64; MAX_SOFTWARE / 8];
-    if !packet.read(at, &mut value, len + 3 & !3) {
+    if !packet.read(at, &mut value, (len + 3) & !3) {
         return Err(Outcome::Indication);
     }
     let mut sum = 0;
@@ -184,7 +184,7 @@ impl Data {
         let Address([d, e]) = peer;
         Some(Self {
             family,
-            len: (Self::header_len(family) - STUN_LEN + (data_len + 3 & !3)) as u16,
+            len: (Self::header_len(family) - STUN_LEN + ((data_len + 3) & !3)) as u16,
             data_len: data_len as u16,
             port: port ^ MAGIC_COOKIE_PORT,
             address: match family {

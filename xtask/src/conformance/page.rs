@@ -13,8 +13,7 @@ const INTRODUCTION: &str = "\
 What the RFCs ask of a TURN server is numbered, sentence by sentence, in [conformance/requirements.md](conformance/requirements.md):
 STUN- (RFC 8489), MUX- (RFC 7983), TURN- (RFC 8656), ICMP- (RFC 792, RFC 4443), VEC- (test vectors), DP- (what the kernel
 program must uphold by itself). Tests carry the numbers of the rows that they prove in their names or first comment lines. Where no test
-proves a row, [conformance/arguments.toml](conformance/arguments.toml) says why. CI fails when a MUST or SHOULD row of the
-first five tables has neither.
+proves a row, [conformance/arguments.toml](conformance/arguments.toml) says why. CI fails when a MUST or SHOULD row has neither.
 ";
 
 /// The whole page. The same input gives the same page.

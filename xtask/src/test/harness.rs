@@ -100,6 +100,10 @@ impl Binary {
             // They would share the machine's few cores, and they count packets.
             command.arg("--test-threads=1");
         }
+        if matches!(self.tier, Tier::Program | Tier::Differential) {
+            // The program's size and what a packet costs, and what was compared.
+            command.arg("--show-output");
+        }
         command.arg("--exact").args(names).current_dir(package_directory(&self.manifest));
         watch(&mut command, &self.name)
     }

@@ -18,7 +18,7 @@ use super::{
     ports::Ports,
     words::Words,
 };
-use crate::turn::{Flow, FlowForm, FlowId};
+use crate::turn::{Direction, Flow, FlowForm, FlowId};
 
 /// `FLOWS_V4` and `FLOWS_V6`, the kernel's side of the table.
 pub(super) trait FlowMap {
@@ -38,6 +38,8 @@ pub(super) struct FlowTable<M, W, R> {
     flows: HashMap<FlowId, Installed>,
     by_key: HashMap<Key, FlowId>,
     relayed: HashSet<SocketAddr>,
+    /// Channel flows to the client that were refused, by the permission's flow that would take their packets instead.
+    refused_channels: HashMap<FlowId, HashSet<FlowId>>,
 }
 
 /// A flow's place in the maps.
@@ -72,30 +74,51 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
             flows: HashMap::new(),
             by_key: HashMap::new(),
             relayed: HashSet::new(),
+            refused_channels: HashMap::new(),
         }
     }
 
     /// Adds a flow or replaces the one of the same id, in place. After an error the kernel has no such flow under any
     /// of its keys, neither the new one nor an older one that might outlive it.
+    ///
+    /// While a channel's flow to the client is missing, so is its permission's: the program would make Data indications
+    /// of what must leave as ChannelData (RFC 8656 section 12.7). The permission's comes back when it is installed again.
     pub(super) fn install(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
+        let Some(permission) = permission_to_client(&flow.id) else {
+            if self.refused_channels.contains_key(&flow.id) {
+                return Err(InstallError::Full { capacity: self.max_flows });
+            }
+            return self.place(flow, now);
+        };
+        let placed = self.place(flow, now);
+        if placed.is_ok() {
+            self.forget_refusal(&flow.id);
+        } else {
+            self.refused_channels.entry(permission).or_default().insert(flow.id);
+            self.take_out(&permission, now);
+        }
+        placed
+    }
+
+    fn place(&mut self, flow: &Flow, now: BootNanos) -> Result<(), InstallError> {
         // The channel or the peer's address now belongs to another binding.
         for key in encode::keys(flow) {
             if let Some(other) = self.by_key.get(&key).filter(|other| **other != flow.id).copied() {
-                self.remove(&other, now);
+                self.take_out(&other, now);
             }
         }
         let old = self.flows.get(&flow.id).copied();
         let new = match self.prepare(flow, old, now) {
             Ok(new) => new,
             Err(error) => {
-                self.remove(&flow.id, now);
+                self.take_out(&flow.id, now);
                 return Err(error);
             }
         };
         if let Err(error) = self.write(flow, &new) {
             let fresh = old.is_none_or(|old| old.counter != new.counter);
             self.undo(&new, fresh, now);
-            self.remove(&flow.id, now);
+            self.take_out(&flow.id, now);
             return Err(self.refused(error));
         }
         if let Some(old) = self.flows.insert(flow.id, new) {
@@ -113,6 +136,11 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
 
     /// Removes a flow; unknown ones are ignored. What it counted stays.
     pub(super) fn remove(&mut self, id: &FlowId, now: BootNanos) {
+        self.forget_refusal(id);
+        self.take_out(id, now);
+    }
+
+    fn take_out(&mut self, id: &FlowId, now: BootNanos) {
         if let Some(installed) = self.flows.remove(id) {
             self.undo(&installed, true, now);
         }
@@ -189,6 +217,16 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         self.paths.release(place.path);
     }
 
+    fn forget_refusal(&mut self, channel: &FlowId) {
+        let Some(permission) = permission_to_client(channel) else { return };
+        if let Some(channels) = self.refused_channels.get_mut(&permission) {
+            channels.remove(channel);
+            if channels.is_empty() {
+                self.refused_channels.remove(&permission);
+            }
+        }
+    }
+
     fn close_counter(&mut self, counter: u32, now: BootNanos) {
         if counter != UNCOUNTED {
             self.counters.close(counter, now);
@@ -209,6 +247,16 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
             Some(libc::E2BIG) => InstallError::Full { capacity: self.max_flows },
             _ => InstallError::Kernel(error),
         }
+    }
+}
+
+/// The flow that takes what a channel's flow to the client does not; `None` for all other flows.
+fn permission_to_client(id: &FlowId) -> Option<FlowId> {
+    match *id {
+        FlowId { direction: Direction::ToClient, form: FlowForm::Channel { peer, .. }, .. } => {
+            Some(FlowId { form: FlowForm::Permission { peer: peer.0.ip() }, ..*id })
+        }
+        _ => None,
     }
 }
 
@@ -366,6 +414,28 @@ mod tests {
             .expect("a replacement needs no room");
         bench.table.remove(&to_peer(0x4000).id, 0);
         bench.table.install(&to_peer(0x4002), 0).expect("one was removed");
+    }
+
+    #[test]
+    fn dp_035_while_a_channel_has_no_room_its_peer_is_not_heard_in_data_indications_either() {
+        let mut bench = Bench::new(2);
+        let permission = of_form(Direction::ToClient, FlowForm::Permission { peer: ip("198.18.2.2") });
+        let channel = flow(Direction::ToClient, 0x4000, "198.18.2.2:3480");
+        bench.table.install(&permission, 0).unwrap();
+        bench.table.install(&to_peer(0x4001), 0).unwrap();
+        bench.table.install(&channel, 0).unwrap_err();
+        assert_eq!(bench.entry(&permission), None);
+        bench.table.install(&permission, 0).expect_err("not before the channel");
+        bench.table.install(&channel, 0).expect("the permission has made room");
+        bench.table.remove(&to_peer(0x4001).id, 0);
+        bench.table.install(&permission, 0).unwrap();
+
+        // A channel that ends has no part in it any more.
+        let other = flow(Direction::ToClient, 0x4002, "198.18.2.2:3482");
+        bench.table.install(&other, 0).unwrap_err();
+        bench.table.install(&permission, 0).unwrap_err();
+        bench.table.remove(&other.id, 0);
+        bench.table.install(&permission, 0).unwrap();
     }
 
     #[test]
