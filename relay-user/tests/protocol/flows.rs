@@ -289,6 +289,22 @@ fn turn_103_a_permission_concerns_the_flows_of_every_port_of_its_address() {
 }
 
 #[test]
+fn a_client_on_a_link_local_address_has_no_flows() {
+    // Another on the next link may have the same, and no packet says which link it is on.
+    let mut pair = Pair::dual_stack();
+    let client = pair.add_client_of("[fe80::5%3]:5000");
+    let neighbour = pair.add_client_of("[fe80::5%4]:5000");
+    for client in [client, neighbour] {
+        let relayed = pair.allocate(client);
+        pair.bind(client, CHANNEL, PEER);
+        assert!(pair.flows.is_empty(), "{:?}", pair.flows);
+        let happened = pair.peer_sends(relayed, PEER, b"data");
+        let (to, data) = happened.to_client().next().expect("the daemon relays");
+        assert_eq!((to, &data[4..]), (pair.clients[client].five_tuple, &b"data"[..]));
+    }
+}
+
+#[test]
 fn a_second_allocate_states_nothing() {
     let mut pair = Pair::new();
     assert_eq!(allocate(&mut pair), ["allocation for 600", "response"]);

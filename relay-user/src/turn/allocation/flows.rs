@@ -66,6 +66,10 @@ impl Allocation {
             // The kernel could not hold it to the limit.
             Meter::Private(_) => return,
         };
+        // A link-local address is one host's on each link, and a flow knows no links.
+        if matches!(self.origin.five_tuple.client.0.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+            return;
+        }
         for (form, before) in flows {
             let end = self.flow_end(relayed.family(), form);
             if end == before {
