@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io, iter, mem,
     net::SocketAddr,
     rc::{Rc, Weak},
@@ -102,7 +102,7 @@ impl Driver {
                 log: ClientLog::new(options.log_addresses),
                 ended: EndedSessions::default(),
                 counts: report::DriverCounts::default(),
-                waiting: HashMap::new(),
+                waiting: BTreeMap::new(),
                 limits: Limits::default(),
             })
         });
@@ -204,6 +204,16 @@ fn unless_last_files(endpoint: Endpoint) -> io::Result<Endpoint> {
     Ok(endpoint)
 }
 
+/// Installs waiting flows until one is not taken. A permission's may not be taken before its channels', which come before
+/// it in the order of ids.
+fn install_some(waiting: &mut BTreeMap<FlowId, Flow>, mut install: impl FnMut(&Flow) -> bool) {
+    let installed: Vec<_> =
+        waiting.values().take(INSTALL_BATCH).take_while(|flow| install(flow)).map(|flow| flow.id).collect();
+    for flow in installed {
+        waiting.remove(&flow);
+    }
+}
+
 /// Whether a queue on the way out is full.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
@@ -235,7 +245,7 @@ struct State {
     ended: EndedSessions,
     counts: report::DriverCounts,
     /// Flows that the datapath did not take. They are offered again at each tick.
-    waiting: HashMap<FlowId, Flow>,
+    waiting: BTreeMap<FlowId, Flow>,
     limits: Limits,
 }
 
@@ -476,15 +486,7 @@ impl State {
     /// Installs flows that found no room when the core stated them, until one finds none again.
     fn install_waiting(&mut self) {
         let Self { waiting, datapath, .. } = self;
-        let installed: Vec<_> = waiting
-            .values()
-            .take(INSTALL_BATCH)
-            .take_while(|flow| datapath.install_flow(flow).is_ok())
-            .map(|flow| flow.id)
-            .collect();
-        for flow in installed {
-            waiting.remove(&flow);
-        }
+        install_some(waiting, |flow| datapath.install_flow(flow).is_ok());
     }
 
     /// Tells the datapath something, and returns whether it took it. If not, the slow path carries on.
@@ -553,5 +555,48 @@ impl State {
 
     fn sessions(&mut self) -> Sessions {
         report::sessions(&self.server, self.datapath.as_mut(), boot_now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, net::IpAddr};
+
+    use super::*;
+    use crate::turn::{AllocationId, ChannelNumber, Direction, FlowForm};
+
+    fn to_client(client: u16, form: FlowForm) -> Flow {
+        let address = |port| SocketAddr::from(([198, 18, 1, 1], port));
+        let id = FlowId {
+            direction: Direction::ToClient,
+            five_tuple: FiveTuple {
+                client: ClientAddr(address(client)),
+                server: ServerAddr(address(3478)),
+                transport: Transport::Udp,
+            },
+            relayed: RelayedAddr(address(49_152)),
+            form,
+        };
+        Flow { id, allocation: AllocationId(1), expires: 100, hairpin: None, meter: None }
+    }
+
+    #[test]
+    fn flows_that_wait_for_others_that_wait_keep_nobody_waiting() {
+        let peer: IpAddr = [198, 18, 2, 2].into();
+        let number = ChannelNumber::new(0x4000).unwrap();
+        let channel = FlowForm::Channel { peer: PeerAddr(SocketAddr::new(peer, 5000)), number };
+        let permission = FlowForm::Permission { peer };
+        let flows = (0..64).flat_map(|client| [permission, channel].map(|form| to_client(client, form)));
+        let mut waiting = flows.map(|flow| (flow.id, flow)).collect();
+        // As the datapath does it: the channel, then the permission.
+        let mut installed = HashSet::new();
+        for _tick in 0..3 {
+            install_some(&mut waiting, |flow| {
+                let takes =
+                    flow.id.form == channel || installed.contains(&FlowId { form: channel, ..flow.id });
+                takes && installed.insert(flow.id)
+            });
+        }
+        assert_eq!(waiting.len(), 0);
     }
 }

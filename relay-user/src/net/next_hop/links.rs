@@ -23,6 +23,9 @@ pub(super) struct Link {
     pub(super) vlan: Option<Vlan>,
 }
 
+/// Bytes of a VLAN tag in a frame.
+const TAG_LEN: u32 = 4;
+
 /// The place of a VLAN device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vlan {
@@ -120,6 +123,12 @@ impl Links {
         for ifindex in self.chain(top) {
             let link = self.links.get(&ifindex).filter(|link| link.up)?;
             mtu = mtu.min(link.mtu);
+        }
+        let (attached, [_, inner]) = port;
+        if inner.is_some() {
+            // Beside its MTU an interface has room for one tag: a longer frame is not redirected to it (linux/filter.h,
+            // `xdp_ok_fwd_dev`), though the kernel itself would send it.
+            mtu = mtu.min(self.links.get(&attached)?.mtu.saturating_sub(TAG_LEN));
         }
         Some(Egress { port, mac: link.mac?, mtu, scatter_gather: self.scatter_gather.contains(&port.0) })
     }
@@ -221,6 +230,15 @@ mod tests {
         assert_eq!([mtu(&links, 21, true), mtu(&links, 21, false)], [1400, 1450]);
         links.set_ipv6_mtu(21, 9000);
         assert_eq!(mtu(&links, 21, true), 1450);
+    }
+
+    #[test]
+    fn a_frame_with_two_tags_is_no_longer_than_what_may_be_redirected() {
+        let mut links = links(&[(20, NIC, tag(1)), (21, 20, tag(2))]);
+        let mtu = |links: &Links, top| links.egress(top, false).unwrap().mtu;
+        assert_eq!([mtu(&links, NIC), mtu(&links, 20), mtu(&links, 21)], [1500, 1500, 1496]);
+        links.insert(NIC, Link { mtu: 1504, ..link(1, None) });
+        assert_eq!(mtu(&links, 21), 1500);
     }
 
     #[test]
