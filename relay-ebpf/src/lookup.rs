@@ -136,7 +136,9 @@ impl Counter {
     #[inline(always)]
     pub(crate) fn add(self, bytes: u16) {
         // SAFETY: a map value of 8 bytes, aligned to 8, which other CPUs change by this operation alone.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.as_ptr(), FlowCounter::one(bytes)) };
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.as_ptr(), FlowCounter::one(bytes))
+        };
     }
 }
 
