@@ -3,7 +3,7 @@
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
-    ptr::read_volatile,
+    ptr::{NonNull, read_volatile},
 };
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
@@ -113,29 +113,32 @@ pub(crate) fn scratch() -> Option<&'static mut [u64; SCRATCH_WORDS]> {
     SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
-/// The counter of one flow.
+/// The counter of one flow. (Never null: an `Option` of it is no more than the pointer, of which every verifier knows which
+/// it is.)
 #[derive(Clone, Copy)]
-pub(crate) struct Counter(*mut u64);
+pub(crate) struct Counter(NonNull<u64>);
 
 impl Counter {
     /// The counter at `index`. A flow without one is not whole.
     #[inline(always)]
     pub(crate) fn at(index: u32) -> Result<Self, Outcome> {
-        FLOW_COUNTERS.get_ptr_mut(index).map(Self).ok_or(Outcome::Torn)
+        FLOW_COUNTERS.get_ptr_mut(index).and_then(NonNull::new).map(Self).ok_or(Outcome::Torn)
     }
 
     /// The low half of the number of packets counted so far.
     #[inline(always)]
     pub(crate) fn packets(self) -> u16 {
         // SAFETY: a map value of 8 bytes, aligned to 8.
-        (unsafe { read_volatile(self.0) } >> FlowCounter::PACKETS_SHIFT) as u16
+        (unsafe { read_volatile(self.0.as_ptr()) } >> FlowCounter::PACKETS_SHIFT) as u16
     }
 
     /// Counts one packet with `bytes` of application data.
     #[inline(always)]
     pub(crate) fn add(self, bytes: u16) {
         // SAFETY: a map value of 8 bytes, aligned to 8, which other CPUs change by this operation alone.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, FlowCounter::one(bytes)) };
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.as_ptr(), FlowCounter::one(bytes))
+        };
     }
 }
 

@@ -58,25 +58,25 @@ impl Packet {
     /// [`Self::at`] an offset that the verifier knows no number for.
     #[inline(always)]
     pub(crate) fn at_any<T: Plain>(&self, offset: usize) -> Option<&T> {
-        self.at(unfolded(offset))
+        self.at(bounded(offset))
     }
 
     /// [`Self::at_mut`] an offset that the verifier knows no number for.
     #[inline(always)]
     pub(crate) fn at_any_mut<T: Plain>(&mut self, offset: usize) -> Option<&mut T> {
-        self.at_mut(unfolded(offset))
+        self.at_mut(bounded(offset))
     }
 
     /// Copies `len` bytes at `offset` to the beginning of `to`, of which there are as many. False: the frame has not so
     /// many.
     #[inline(always)]
     pub(crate) fn read<const N: usize>(&self, offset: usize, to: &mut [u64; N], len: usize) -> bool {
-        // The verifier minds that the last is within.
-        if len == 0 || len > 8 * N {
-            return len == 0;
+        if len == 0 {
+            return true;
         }
+        let Some(len) = len_within::<N>(len) else { return false };
         // SAFETY: the context is the kernel's; there is room for so many bytes, any of which are numbers.
-        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to.as_mut_ptr().cast(), len as u32) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to.as_mut_ptr().cast(), len) == 0 }
     }
 
     /// Copies `len` bytes (at least one, and at most what `scratch` holds) from one offset to another. False: the frame has not
@@ -89,11 +89,8 @@ impl Packet {
         len: usize,
         scratch: &mut [u64; N],
     ) -> bool {
-        // The verifier minds that both are within.
-        if len == 0 || len > 8 * N {
-            return false;
-        }
-        let (len, scratch) = (len as u32, scratch.as_mut_ptr().cast());
+        let Some(len) = len_within::<N>(len) else { return false };
+        let scratch = scratch.as_mut_ptr().cast();
         // SAFETY: the context is the kernel's; there is room for so many bytes, any of which are numbers; &mut self means
         // that no reference is left.
         unsafe {
@@ -153,4 +150,21 @@ fn unfolded(mut offset: usize) -> usize {
     // SAFETY: changes nothing. (One instruction, since line information takes none of none.)
     unsafe { asm!("{0} = {0}", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
     offset
+}
+
+/// [`unfolded`], and at most 32767, as the verifier sees too whatever it has forgotten (on the stack a kernel before 6.8
+/// loses which registers are the same number, one before 6.16 the width of a swapped one).
+#[inline(always)]
+fn bounded(mut offset: usize) -> usize {
+    // SAFETY: arithmetic.
+    unsafe { asm!("{0} &= 0x7fff", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
+    offset
+}
+
+/// `len`, if it is at least 1 and at most what `N` words hold: one comparison, from which every verifier learns both (one before
+/// 6.8 learns nothing from "not 0").
+#[inline(always)]
+fn len_within<const N: usize>(len: usize) -> Option<u32> {
+    let last = unfolded(len.wrapping_sub(1));
+    if last < 8 * N { Some(last as u32 + 1) } else { None }
 }
