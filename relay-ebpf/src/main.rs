@@ -46,8 +46,11 @@ fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
     let received = parse::check(packet, &link, arrival)?;
     let relayed = decide::relay(packet, &received, lookup::now())?;
     let plan = decide::plan(packet, &received, &relayed)?;
-    make_room(packet, &plan)?;
+    let has_room = make_room(packet, &plan)?;
     // Behind this there is no way back.
+    if !has_room {
+        return Ok(outcome::drop_moved(Outcome::Rewrite));
+    }
     if !admitted(&plan, relayed.now) {
         return Ok(outcome::drop_moved(Outcome::Bandwidth));
     }
@@ -57,30 +60,23 @@ fn forward(packet: &mut Packet) -> Result<u32, Outcome> {
     })
 }
 
-/// Moves both ends of the frame, and the data between them where its end will not move. Up to there it fails without a
-/// trace.
+/// Moves both ends of the frame. The last step that may fail without a trace. False: the frame is neither what it was nor what
+/// it was to be.
 #[inline(always)]
-fn make_room(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
+fn make_room(packet: &mut Packet, plan: &Plan) -> Result<bool, Outcome> {
     let grows = plan.tail > 0;
     if grows && !packet.move_tail(plan.tail) {
         return move_data(packet, plan);
     }
     if !packet.move_head(plan.head) {
-        return if grows && !packet.move_tail(-plan.tail) {
-            Err(Outcome::Rewrite)
-        } else {
-            Err(Outcome::Headroom)
-        };
+        return if grows && !packet.move_tail(-plan.tail) { Ok(false) } else { Err(Outcome::Headroom) };
     }
-    if plan.tail < 0 && !packet.move_tail(plan.tail) {
-        return Err(Outcome::Rewrite);
-    }
-    Ok(())
+    Ok(plan.tail >= 0 || packet.move_tail(plan.tail))
 }
 
 /// Drivers leave room before a frame, but not always behind it: then the data moves towards the front.
 #[inline(always)]
-fn move_data(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
+fn move_data(packet: &mut Packet, plan: &Plan) -> Result<bool, Outcome> {
     let len = plan.data_len as usize;
     let scratch = lookup::scratch().ok_or(Outcome::Tailroom)?;
     if len == 0 || len > size_of_val(scratch) || plan.further_len != 0 {
@@ -90,7 +86,7 @@ fn move_data(packet: &mut Packet, plan: &Plan) -> Result<(), Outcome> {
         return Err(Outcome::Headroom);
     }
     let to = plan.data_at as u32;
-    if packet.copy(to + plan.tail as u32, to, len, scratch) { Ok(()) } else { Err(Outcome::Rewrite) }
+    Ok(packet.copy(to + plan.tail as u32, to, len, scratch))
 }
 
 /// Whether the packet is within the limits of the allocations it concerns. It counts towards them then, so all else

@@ -205,11 +205,16 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         place.keys().try_for_each(|key| self.map.insert(&key, &encode::entry(flow, &key, indices)))
     }
 
-    /// Gives up a place and takes its entries, if any, out of the kernel.
+    /// Gives up a place and takes its entries, if any, out of the kernel. What one uses that the kernel keeps is never
+    /// given to another flow.
     fn undo(&mut self, place: &Installed, with_counter: bool, now: BootNanos) {
+        let mut all_gone = true;
         for key in place.keys() {
-            self.remove_key(&key);
+            all_gone &= self.remove_key(&key);
             self.by_key.remove(&key);
+        }
+        if !all_gone {
+            return;
         }
         if with_counter {
             self.close_counter(place.counter, now);
@@ -233,12 +238,14 @@ impl<M: FlowMap, W: Words, R: Resolve> FlowTable<M, W, R> {
         }
     }
 
-    fn remove_key(&mut self, key: &Key) {
+    /// Whether there is no such entry any more.
+    fn remove_key(&mut self, key: &Key) -> bool {
         match self.map.remove(key) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                 tracing::error!("the kernel did not remove a flow, which goes on until it expires: {error}");
+                false
             }
-            _ => {}
+            _ => true,
         }
     }
 
