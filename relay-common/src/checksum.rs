@@ -13,6 +13,13 @@ pub const fn fold(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The one's-complement sum of two words.
+#[inline(always)]
+pub const fn add(a: u16, b: u16) -> u16 {
+    let sum = a as u32 + b as u32;
+    (sum + (sum >> 16)) as u16
+}
+
 /// Updates `checksum` (as in the header) by `delta`, the sum of new words and complemented old words:
 /// RFC 1624 equation 3, `HC' = ~(~HC + ~m + m')`.
 #[inline(always)]
@@ -65,6 +72,13 @@ mod tests {
     fn dp_058_a_computed_zero_is_sent_as_all_ones() {
         assert_eq!(udp_nonzero(0), 0xffff);
         assert_eq!(udp_nonzero(0x1234), 0x1234);
+    }
+
+    #[test]
+    fn two_words_add_as_they_fold() {
+        for (a, b) in [(0, 0), (1, 0xfffe), (1, 0xffff), (0xffff, 0xffff), (0x8000, 0x8000)] {
+            assert_eq!(add(a, b), fold(a as u64 + b as u64), "{a:#x} + {b:#x}");
+        }
     }
 
     #[test]

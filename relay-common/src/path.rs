@@ -73,6 +73,13 @@ impl Path {
         Address([words[4], words[5]])
     }
 
+    /// [`Self::macs`] as they are copied: eight bytes, then four.
+    #[inline(always)]
+    pub fn mac_words(&self) -> (u64, u32) {
+        let [_, _, _, _, first, rest, ..] = self.words();
+        (first, if cfg!(target_endian = "little") { rest as u32 } else { (rest >> 32) as u32 })
+    }
+
     #[inline(always)]
     fn words(&self) -> [u64; 8] {
         // SAFETY: repr(C), 64 bytes without padding, aligned to 8; every bit pattern is a valid u64.

@@ -34,6 +34,15 @@ const CHANNEL_MIN: u16 = channel_data::CHANNEL_MIN.to_be();
 /// The largest IPv4 packet that leaves with DF=0 for an IPv6 packet (RFC 7915 section 5.1).
 const FRAGMENTABLE_IPV4_LEN: usize = 1260;
 
+/// What a way through the program is made for.
+pub(crate) type Case = bool;
+/// Every packet.
+pub(crate) const ANY: Case = true;
+/// Only the most frequent: one that ends in [`UNCOMMON`], or in any other outcome, is begun anew as one of all.
+pub(crate) const COMMON: Case = false;
+/// Some outcome, for nobody looks at it.
+pub(crate) const UNCOMMON: Outcome = Outcome::NoFlow;
+
 /// Data on its way, and the flow that it leaves by. Whatever goes into a header is in network byte order.
 pub(crate) struct Relayed {
     pub(crate) now: BootNanos,
@@ -80,9 +89,13 @@ struct AccountIndices {
 
 /// Finds the flow by which what has arrived leaves.
 #[inline(always)]
-pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Result<Relayed, Outcome> {
+pub(crate) fn relay<const CASE: Case>(
+    packet: &Packet,
+    received: &Received,
+    now: BootNanos,
+) -> Result<Relayed, Outcome> {
     let mut sent = match received.class {
-        PortClass::Listener => from_client(packet, received, now)?,
+        PortClass::Listener => from_client::<CASE>(packet, received, now)?,
         _ => Sent::from_peer(received),
     };
     if received.ttl <= 1 {
@@ -114,6 +127,9 @@ pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Res
             relayed.destination_port = sent.destination_port;
             return Ok(relayed);
         }
+        if CASE == COMMON {
+            return Err(UNCOMMON);
+        }
         // From one allocation of this server to another: this flow took the data out of one client's hands, the
         // other's puts it into its client's. The two checksum changes add up.
         let path = lookup::path(flow.path)?;
@@ -133,12 +149,12 @@ pub(crate) fn relay(packet: &Packet, received: &Received, now: BootNanos) -> Res
         relayed.peer_port = flow.source_port;
     }
     let hairpin = relayed.between != 0;
-    let flow = to_client(&key, hairpin, now)?;
+    let flow = to_client::<CASE>(&key, hairpin, now)?;
     if !hairpin {
         check_finished(received, &flow)?;
     }
     relayed.framing = CHANNEL_DATA;
-    if flow.kind == FlowKind::PermissionToClient as u8 {
+    if CASE == ANY && flow.kind == FlowKind::PermissionToClient as u8 {
         sent.udp_delta += !key.remote_port as u64;
         relayed.framing = if key.is_v4() { DATA_INDICATION_V4 } else { DATA_INDICATION_V6 };
     }
@@ -163,7 +179,7 @@ impl Relayed {
 #[inline(always)]
 fn check_finished(received: &Received, flow: &FlowEntry) -> Result<(), Outcome> {
     let len = (received.udp_len as u16).to_be();
-    if received.udp_checksum == checksum::fold(flow.pseudo_sum as u64 + len as u64) {
+    if received.udp_checksum == checksum::add(flow.pseudo_sum, len) {
         return Err(Outcome::PartialChecksum);
     }
     Ok(())
@@ -189,7 +205,11 @@ impl Sent {
 }
 
 #[inline(always)]
-fn from_client(packet: &Packet, received: &Received, now: BootNanos) -> Result<Sent, Outcome> {
+fn from_client<const CASE: Case>(
+    packet: &Packet,
+    received: &Received,
+    now: BootNanos,
+) -> Result<Sent, Outcome> {
     let payload_len = received.udp_len - UDP_LEN;
     let Some(&header) = packet.at_any::<ChannelData>(received.payload_at()) else {
         return Err(no_media(packet, received, payload_len));
@@ -207,7 +227,7 @@ fn from_client(packet: &Packet, received: &Received, now: BootNanos) -> Result<S
         destination_port = flow.destination_port;
         data_at = received.payload_at() + channel_data::HEADER_LEN;
         udp_delta = !header.len as u64;
-    } else if header.number == SEND_INDICATION && payload_len >= size_of::<ChannelData>() {
+    } else if CASE == ANY && header.number == SEND_INDICATION && payload_len >= size_of::<ChannelData>() {
         let send = indication::send(packet, received.payload_at(), payload_len)?;
         flow = permission(received, &send, now)?;
         Send { port: destination_port, data_at, data_len, padding_len, .. } = send;
@@ -264,15 +284,19 @@ fn permission(received: &Received, send: &Send, now: BootNanos) -> Result<FlowEn
 /// The flow that takes data from a peer to the client: its channel's, else its permission's. Peers of a hairpin are our
 /// own relayed addresses, and nothing from those comes in by a wire.
 #[inline(always)]
-fn to_client(key: &Key, hairpin: bool, now: BootNanos) -> Result<FlowEntry, Outcome> {
+fn to_client<const CASE: Case>(key: &Key, hairpin: bool, now: BootNanos) -> Result<FlowEntry, Outcome> {
     let found = match lookup::live(key, FlowKind::ChannelToClient, now) {
         // Nobody can be answered there, and STUN has no such address.
         _ if key.remote_port == 0 => Err(Outcome::NoFlow),
-        Err(Outcome::NoFlow | Outcome::Expired) => {
+        Err(Outcome::NoFlow | Outcome::Expired) if CASE == ANY => {
             lookup::live(&key.permission(form::TO_CLIENT), FlowKind::PermissionToClient, now)
         }
         found => found,
     };
+    if CASE == COMMON {
+        let flow = found?;
+        return if flow.flags & flags::HAIRPIN == 0 { Ok(flow) } else { Err(UNCOMMON) };
+    }
     match found {
         Ok(flow) if (flow.flags & flags::HAIRPIN != 0) == hairpin => Ok(flow),
         Err(Outcome::Torn) => Err(Outcome::Torn),
@@ -381,7 +405,11 @@ impl AccountIndices {
 
 /// The rules that concern the outgoing packet. The redirect comes last: it is in vain if anything else fails.
 #[inline(always)]
-pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> Result<Plan, Outcome> {
+pub(crate) fn plan<const CASE: Case>(
+    packet: &Packet,
+    received: &Received,
+    relayed: &Relayed,
+) -> Result<Plan, Outcome> {
     let data_len = relayed.data_len as usize;
     let path = lookup::path(relayed.path)?;
     let to_v4 = path.family == Family::V4 as u8;
@@ -403,6 +431,9 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
     }
     let trailing = relayed.trailing as usize;
     let returns = path.ifindex == packet.ingress_ifindex();
+    if CASE == COMMON && (received.further_len != 0 || path.flags & path::flags::TAGS != 0) {
+        return Err(UNCOMMON);
+    }
     if received.further_len != 0 {
         // What is to be cut off or added would not be in the first piece, and who takes only whole frames drops the
         // others silently.
@@ -412,7 +443,11 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
         }
     }
 
-    let link_len = ETHERNET_LEN + (path.flags & path::flags::TAGS) as usize * TAG_LEN;
+    let link_len = if CASE == COMMON {
+        ETHERNET_LEN
+    } else {
+        ETHERNET_LEN + (path.flags & path::flags::TAGS) as usize * TAG_LEN
+    };
     let data_at = link_len + ip_len + UDP_LEN + header_len;
     if padding_len != 0 && data_at + data_len + padding_len > indication::MAX_OFFSET {
         return Err(Outcome::Tailroom);
@@ -420,7 +455,7 @@ pub(crate) fn plan(packet: &Packet, received: &Received, relayed: &Relayed) -> R
 
     let account = relayed.account.account()?;
     let sender = match relayed.sender {
-        AccountIndices { counter: 0, .. } => None,
+        AccountIndices { counter, .. } if CASE == COMMON || counter == 0 => None,
         sender => Some(sender.account()?),
     };
     let (header, header_sum) = match relayed.framing {

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use relay_common::outcome::{Outcome, Verdict};
 
 use crate::{
+    decide::ANY,
     maps::OUTCOMES,
     packet::Packet,
     parse::{self, Arrival},
@@ -13,7 +14,7 @@ use crate::{
 /// is neither: it goes to the kernel uncounted. Who it is for is read once more: it is of no use on the fast path.
 #[inline(always)]
 pub(crate) fn settle(packet: &Packet, outcome: Outcome) -> u32 {
-    let Some(link) = parse::link(packet) else { return XDP_PASS };
+    let Some(link) = parse::link::<ANY>(packet) else { return XDP_PASS };
     let Some(Arrival { key, .. }) = parse::arrival(packet, &link) else { return XDP_PASS };
     if !key.is_endpoint() {
         return XDP_PASS;

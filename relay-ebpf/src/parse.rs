@@ -11,6 +11,7 @@ use relay_common::{
 };
 
 use crate::{
+    decide::{COMMON, Case},
     headers::{
         ETHERNET_LEN, Ethernet, IPV4_LEN, IPV6_LEN, IpUdp, Ipv4, Ipv6, PROTOCOL_UDP, Ports, TAG_LEN, Tag,
         UDP_LEN, Words, ether_type,
@@ -34,7 +35,7 @@ const VLAN_ID: u16 = 0x0fff;
 /// What the link layer says of a frame.
 pub(crate) struct Link {
     /// The packet's EtherType, behind any tags.
-    ether_type: u16,
+    pub(crate) ether_type: u16,
     /// Where the IP header begins: behind at most two tags.
     network_at: usize,
     /// What the first word of the frame must be, see [`Interface::word`]; 0 where nothing is received.
@@ -43,9 +44,12 @@ pub(crate) struct Link {
 
 /// `None`: too short, or tagged as no VLAN of this host is.
 #[inline(always)]
-pub(crate) fn link(packet: &Packet) -> Option<Link> {
+pub(crate) fn link<const CASE: Case>(packet: &Packet) -> Option<Link> {
     let ifindex = packet.ingress_ifindex();
     let Ethernet { ether_type, .. } = *packet.at(0)?;
+    if CASE == COMMON {
+        return Some(Link { ether_type, network_at: ETHERNET_LEN, own_mac: lookup::interface(ifindex) });
+    }
     if ether_type != ether_type::VLAN && ether_type != ether_type::SERVICE_VLAN {
         return Some(Link::new(ether_type, ETHERNET_LEN, lookup::interface(ifindex)));
     }
@@ -76,6 +80,12 @@ impl Link {
     const fn new(ether_type: u16, network_at: usize, own_mac: u64) -> Self {
         // Adds 0, which the verifier does not know: it would follow the rest of the program for each number of tags apart.
         Self { ether_type, network_at: network_at + (own_mac >> 63) as usize, own_mac }
+    }
+
+    /// The same, with its EtherType as a number that the compiler knows.
+    #[inline(always)]
+    pub(crate) const fn of(self, ether_type: u16) -> Self {
+        Self { ether_type, ..self }
     }
 }
 
@@ -170,6 +180,12 @@ impl Received {
     pub(crate) const fn payload_at(&self) -> usize {
         self.payload_at & 0x7f
     }
+
+    /// The same, with its class as a number that the compiler knows.
+    #[inline(always)]
+    pub(crate) const fn of(self, class: PortClass) -> Self {
+        Self { class, ..self }
+    }
 }
 const _: () = assert!(ETHERNET_LEN + 2 * TAG_LEN + IPV6_LEN + UDP_LEN < 0x7f);
 
@@ -182,9 +198,10 @@ pub(crate) fn check(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Re
 /// A packet in order takes one branch; which rule another one breaks is told apart beside the way.
 #[inline(always)]
 fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
-    let words: &Words<5> = packet.at_any(link.network_at).ok_or(Outcome::NonLinear)?;
     let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv4>>(link.network_at).ok_or(Outcome::NonLinear)?;
+    let IpUdp { ip: words, .. } =
+        *packet.at_any::<IpUdp<Words<5>>>(link.network_at).ok_or(Outcome::NonLinear)?;
     let mac_difference = link.own_mac ^ first_word(packet)?;
     let options = (ip.version_ihl ^ IPV4_WITHOUT_OPTIONS) as u64;
     let fragment = (ip.fragment & ANY_FRAGMENT) as u64;
@@ -224,8 +241,8 @@ fn check_ipv4(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received
 
 #[inline(always)]
 fn check_ipv6(packet: &Packet, link: &Link, arrival: Arrival) -> Result<Received, Outcome> {
-    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
     let (frame_len, linear_len) = (packet.whole_len(), packet.linear_len());
+    let IpUdp { ip, udp } = *packet.at_any::<IpUdp<Ipv6>>(link.network_at).ok_or(Outcome::NonLinear)?;
     let payload_len = u16::from_be(ip.payload_len) as i64;
     let udp_len = u16::from_be(udp.len) as i64;
     let misfit = (udp_len - UDP_LEN as i64)

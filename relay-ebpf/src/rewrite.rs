@@ -52,12 +52,11 @@ fn zero(packet: &mut Packet, end: usize, len: usize) -> Option<()> {
 
 #[inline(always)]
 fn write_link(packet: &mut Packet, plan: &Plan, payload: u16) -> Option<()> {
-    let Path { macs, vlans, flags, .. } = plan.path;
+    let Path { vlans, flags, .. } = plan.path;
     let tags = flags & path::flags::TAGS;
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = macs;
+    let (macs, macs_rest) = plan.path.mac_words();
     let ethernet: &mut Ethernet = packet.at_mut(0)?;
-    ethernet.macs = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    ethernet.macs_rest = u32::from_ne_bytes([i, j, k, l]);
+    (ethernet.macs, ethernet.macs_rest) = (macs, macs_rest);
     if tags == 0 {
         ethernet.ether_type = payload;
         return Some(());

@@ -42,7 +42,10 @@ fn the_program_is_small_for_the_verifier() {
         info.size_jitted()
     );
     assert!(verified <= MOST_VERIFIED, "{verified} instructions verified");
-    assert!(stack.iter().sum::<usize>() <= MAX_STACK, "{stack:?} bytes of stack");
+    // The entry calls one, then maybe the other.
+    let [entry, called @ ..] = stack.as_slice() else { unreachable!("a program has an entry") };
+    let deepest = called.iter().max().unwrap_or(&0);
+    assert!(entry + deepest <= MAX_STACK, "{stack:?} bytes of stack");
 }
 
 #[test]
