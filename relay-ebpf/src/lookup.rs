@@ -113,8 +113,8 @@ pub(crate) fn scratch() -> Option<&'static mut [u64; SCRATCH_WORDS]> {
     SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
-/// The counter of one flow. (Never null: an `Option` of it is no more than the pointer, of which every verifier knows which
-/// it is.)
+/// The counter of one flow. Never null, so that an `Option` of it is one pointer: that some other number says whether it is there,
+/// Linux 6.1's verifier forgets.
 #[derive(Clone, Copy)]
 pub(crate) struct Counter(NonNull<u64>);
 

@@ -156,8 +156,8 @@ fn unfolded(mut offset: usize) -> usize {
     offset
 }
 
-/// [`unfolded`], and at most 32767, as the verifier sees too whatever it has forgotten (on the stack a kernel before 6.8
-/// loses which registers are the same number, one before 6.16 the width of a swapped one).
+/// [`unfolded`], and at most 32767, as the verifier sees too whatever it has forgotten: Linux 6.1 does not know that numbers on
+/// the stack are the same as one that was compared, and 6.12 not how wide a number with its bytes exchanged is.
 #[inline(always)]
 fn bounded(mut offset: usize) -> usize {
     // SAFETY: arithmetic.
@@ -165,8 +165,8 @@ fn bounded(mut offset: usize) -> usize {
     offset
 }
 
-/// `len`, if it is at least 1 and at most what `N` words hold: one comparison, from which every verifier learns both (one before
-/// 6.8 learns nothing from "not 0").
+/// `len`, if it is at least 1 and at most what `N` words hold: one comparison that says both. (Linux 6.1's verifier learns nothing
+/// from "not 0".)
 #[inline(always)]
 fn len_within<const N: usize>(len: usize) -> Option<u32> {
     let last = unfolded(len.wrapping_sub(1));
