@@ -238,8 +238,8 @@ impl Preflight {
     }
 }
 
-/// The oldest kernel for the XDP program: frames in several pieces, the coarse clock.
-const KERNEL_MIN: (u32, u32) = (5, 18);
+/// The oldest kernel whose verifier was seen to accept the XDP program.
+const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// Major and minor number of a kernel's release such as `6.1.0-18-amd64`.
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -302,10 +302,10 @@ mod tests {
             preflight.release(release);
             preflight.findings[0].verdict
         };
-        for release in ["5.18.0", "6.1.0-18-amd64", "6.18.5", "10.0-rc1"] {
+        for release in ["6.1.0-18-amd64", "6.12.0", "6.18.5", "10.0-rc1"] {
             assert_eq!(verdict(DatapathMode::XdpNative, release), Verdict::Well, "{release}");
         }
-        for release in ["5.17.15", "5.10.0-28-amd64", "4.19.0", "what"] {
+        for release in ["6.0.19", "5.10.0-28-amd64", "4.19.0", "what"] {
             assert_eq!(verdict(DatapathMode::Auto, release), Verdict::Warning, "{release}");
             assert_eq!(verdict(DatapathMode::XdpNative, release), Verdict::Failure, "{release}");
             assert_eq!(verdict(DatapathMode::XdpGeneric, release), Verdict::Failure, "{release}");

@@ -136,7 +136,8 @@ pub fn receive(frame: &[u8], (ingress, first_piece): (usize, usize), host: &impl
         reception.ours = Ours::Perhaps;
     }
     // What lies in another piece cannot be read, whatever it is.
-    let headers_end = reception.datagram.as_ref().map_or(0, |datagram| datagram.headers_end);
+    // (Of a datagram that nobody is given nobody has said where its headers end.)
+    let headers_end = reception.datagram.as_ref().map_or(frame.len(), |datagram| datagram.headers_end);
     reception.excuses.add_if(headers_end > first_piece, Outcome::Indication);
     reception.excuses.add_if(reception.udp_end + 4 > first_piece, Outcome::Control);
     reception.excuses.add_if(first_piece < frame.len(), Outcome::NonLinear);

@@ -61,7 +61,7 @@ impl Capture {
     fn start(namespace: &Namespace, nic: &str, path: PathBuf) -> Self {
         let mut command = namespace.command("tcpdump");
         command
-            .args(["-i", nic, "-U", "--immediate-mode", "-B", "65536", "-Z", "root", "-w"])
+            .args(["-i", nic, "-U", "--immediate-mode", "-s", "9216", "-B", "131072", "-Z", "root", "-w"])
             .arg(&path)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
