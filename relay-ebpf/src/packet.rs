@@ -147,10 +147,6 @@ impl Packet {
 /// checked by the other.
 #[inline(always)]
 fn unfolded(mut offset: usize) -> usize {
-    // A number is one for the verifier, too.
-    if is_val_statically_known(offset) {
-        return offset;
-    }
     // SAFETY: changes nothing. (One instruction, since line information takes none of none.)
     unsafe { asm!("{0} = {0}", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
     offset
@@ -160,6 +156,10 @@ fn unfolded(mut offset: usize) -> usize {
 /// the stack are the same as one that was compared, and 6.12 not how wide a number with its bytes exchanged is.
 #[inline(always)]
 fn bounded(mut offset: usize) -> usize {
+    // A number is one for the verifier, too.
+    if is_val_statically_known(offset) {
+        return offset;
+    }
     // SAFETY: arithmetic.
     unsafe { asm!("{0} &= 0x7fff", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
     offset
