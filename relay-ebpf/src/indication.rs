@@ -1,5 +1,7 @@
 //! Send and Data indications (RFC 8656 sections 11.1 and 11.5) as far as the program reads and makes them.
 
+use core::ptr::write_volatile;
+
 use relay_common::{
     address::{Address, Family},
     outcome::Outcome,
@@ -137,13 +139,20 @@ fn software(packet: &Packet, at: usize, len: usize) -> Result<u64, Outcome> {
     if len > MAX_SOFTWARE {
         return Err(Outcome::Indication);
     }
-    let mut value = [0u64; MAX_SOFTWARE / 8];
-    if !packet.read(at, &mut value, (len + 3) & !3) {
+    // Not on the stack, of which there is little; and no call of memset, which would take some, too.
+    let value = lookup::scratch().ok_or(Outcome::Indication)?;
+    let mut i = 0;
+    while i < MAX_SOFTWARE / 8 {
+        // SAFETY: a place of our own.
+        unsafe { write_volatile(&raw mut value[i], 0) };
+        i += 1;
+    }
+    if !packet.read(at, value, (len + 3) & !3) {
         return Err(Outcome::Indication);
     }
     let mut sum = 0;
     let mut i = 0;
-    while i < value.len() {
+    while i < MAX_SOFTWARE / 8 {
         sum += (value[i] & 0xffff_ffff) + (value[i] >> 32);
         i += 1;
     }

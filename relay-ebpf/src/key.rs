@@ -16,7 +16,7 @@ use relay_common::{
 use crate::{
     lookup,
     maps::{FLOWS_V4, FLOWS_V6},
-    packet::Packet,
+    packet::{Packet, unfolded},
 };
 
 /// A key of the flow table of its family. Network byte order, but for the form.
@@ -54,7 +54,10 @@ impl Key {
     /// Whether its local address and port are a listener or a live relayed address.
     #[inline(always)]
     pub(crate) fn is_endpoint(&self) -> bool {
-        let key = Self { remote: Address([0; 2]), remote_port: 0, channel: 0, form: form::ENDPOINT, ..*self };
+        // Of plain zeroes the compiler would make a call of memset, which takes stack that Linux 6.1 does not grant.
+        let zero = unfolded(0) as u64;
+        let key =
+            Self { remote: Address([zero; 2]), remote_port: 0, channel: 0, form: form::ENDPOINT, ..*self };
         if key.is_v4() { FLOWS_V4.get_ptr(key.v4()).is_some() } else { FLOWS_V6.get_ptr(key.v6()).is_some() }
     }
 

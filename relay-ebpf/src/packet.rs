@@ -146,7 +146,7 @@ impl Packet {
 /// read apart from each other, and the verifier, which follows pointers and not numbers, would not see that the one is
 /// checked by the other.
 #[inline(always)]
-fn unfolded(mut offset: usize) -> usize {
+pub(crate) fn unfolded(mut offset: usize) -> usize {
     // SAFETY: changes nothing. (One instruction, since line information takes none of none.)
     unsafe { asm!("{0} = {0}", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
     offset
