@@ -110,6 +110,7 @@ fn check_forwarded(mutated: &Mutated, input: &[u8], verdict: u32, output: &[u8])
         ..mutated.frame()
     };
     incoming.source.set_port(word(input, incoming.udp_at()));
+    incoming.destination.set_port(word(input, incoming.udp_at() + 2));
     let mut outgoing = expected;
     outgoing.destination.set_port(udp.destination_port());
     outgoing.payload = udp.payload().to_vec();
