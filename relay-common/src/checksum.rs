@@ -24,7 +24,7 @@ pub const fn add(a: u16, b: u16) -> u16 {
 /// RFC 1624 equation 3, `HC' = ~(~HC + ~m + m')`.
 #[inline(always)]
 pub const fn update(checksum: u16, delta: u64) -> u16 {
-    !fold(!checksum as u64 + delta)
+    !fold_wide(!checksum as u64 + delta)
 }
 
 /// A computed UDP checksum as it is sent: 0 means "none" on the wire (RFC 768), so it becomes 0xFFFF.

@@ -476,7 +476,7 @@ pub(crate) fn plan<const CASE: Case>(
         0 => 0,
         old => {
             let delta = relayed.udp_delta + header_sum + 2 * new_len as u64 + 2 * !old_len as u64;
-            checksum::udp_nonzero(!checksum::fold_wide(!old as u64 + delta))
+            checksum::udp_nonzero(checksum::update(old, delta))
         }
     };
     let verdict = if returns {
