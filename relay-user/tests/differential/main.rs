@@ -10,6 +10,8 @@
 //! packets, and which worlds.
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+#[path = "../program/batch.rs"]
+mod batch;
 mod driver;
 mod expect;
 mod generate;

@@ -1,9 +1,6 @@
 //! The kernel program in a network namespace of its own, run by `BPF_PROG_TEST_RUN` at any time one likes.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::{io, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions, TestRunResult,
@@ -31,7 +28,7 @@ use relay_user::datapath::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::{mapped::Mapped, packet::Packet};
+use crate::{batch::lookup_batch, mapped::Mapped, packet::Packet};
 
 /// Interfaces that frames come in by.
 pub const INTERFACES: usize = 4;
@@ -202,7 +199,8 @@ impl Program {
 
     /// Everything that was counted up to now.
     pub fn outcomes(&mut self) -> Outcomes {
-        lookup_all(&self.outcomes, &mut self.outcome_words);
+        lookup_batch(self.outcomes.fd().as_fd(), outcome::COUNT as usize, &mut self.outcome_words)
+            .expect("the map of outcomes");
         let cpus = self.outcome_words.len() / outcome::COUNT as usize;
         let mut counts = [0; outcome::COUNT as usize];
         for (count, words) in counts.iter_mut().zip(self.outcome_words.chunks_exact(cpus)) {
@@ -296,49 +294,6 @@ fn is(error: &io::Error, number: i32) -> bool {
 fn coarse_now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
-}
-
-/// Reads a whole `PERCPU_ARRAY<u64>` in one system call: the words of all CPUs for each element.
-fn lookup_all(map: &MapData, words: &mut [u64]) {
-    const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-
-    /// `batch` of `union bpf_attr`.
-    #[repr(C)]
-    struct Batch {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map_fd: u32,
-        elem_flags: u64,
-        flags: u64,
-    }
-
-    let mut keys = [0u32; outcome::COUNT as usize];
-    let mut last = 0u32;
-    let mut attributes = Batch {
-        in_batch: 0,
-        out_batch: std::ptr::from_mut(&mut last) as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: words.as_mut_ptr() as u64,
-        count: outcome::COUNT,
-        map_fd: map.fd().as_fd().as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the kernel writes a key and the words of all possible CPUs for each of the elements, for which there is
-    // room, and the place it came to.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_LOOKUP_BATCH,
-            std::ptr::from_mut(&mut attributes),
-            size_of::<Batch>() as libc::c_ulong,
-        )
-    };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    assert_eq!(attributes.count, outcome::COUNT);
 }
 
 /// Two pairs of interfaces in this thread's namespace.

@@ -23,6 +23,7 @@
 
 #![expect(unreachable_pub, reason = "a test crate exports nothing")]
 
+mod batch;
 mod case;
 mod checksums;
 mod cost;
